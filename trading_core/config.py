@@ -1,0 +1,279 @@
+"""Configuration: YAML files under `configs/` plus environment variables, validated, with wrong keys refused.
+
+Three kinds of file: markets, models, strategies. A file's envelope is a pydantic model here; the options of a source,
+architecture or strategy are validated by the frozen dataclass in that member's own file (`parse_options`), so that a
+new member never touches this module. This module imports nothing heavy: DAG files read the names of configs from it.
+
+Environment: every field of `Settings` as `TRADING_<FIELD>` (for example `TRADING_ARTIFACTS_URL`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from trading_core.errors import InvalidConfigError, MissingFileError, UnknownNameError, UnreadableFileError
+
+PROJECT_ROOT = Path(os.environ.get("TRADING_PROJECT_ROOT") or Path(__file__).resolve().parents[1])
+Kind = Literal["markets", "models", "strategies"]
+OptionsT = TypeVar("OptionsT")
+ModelT = TypeVar("ModelT", bound=BaseModel)
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Settings(BaseSettings):
+    """Where things live and who trades. Read from `TRADING_*` variables; an empty value means the default."""
+
+    model_config = SettingsConfigDict(env_prefix="TRADING_", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    var_dir: Path = PROJECT_ROOT / "var"
+    config_dir: Path = PROJECT_ROOT / "configs"
+    artifacts_url: str = ""  # a folder or s3://bucket/prefix; default <var_dir>/artifacts
+    ledger_url: str = ""  # sqlite:///path or dynamodb://table; default sqlite:///<var_dir>/ledger.sqlite
+    mlflow_tracking_uri: str = ""  # default sqlite:///<var_dir>/mlflow/mlflow.db
+    mlflow_artifacts_url: str = ""  # where MLflow keeps run artifacts; default <var_dir>/mlflow/artifacts
+    market: str = "simulated"  # the market the schedules run for
+    strategy: str = "top10"  # the strategy the scheduled daily trade runs
+    model: str = "tft"  # the model config the training form proposes
+    broker: str = "paper"
+    train_where: Literal["local", "gpu_queue", "kubernetes"] = "local"
+
+    s3_endpoint_url: str = ""
+    s3_region: str = "us-east-1"
+    s3_access_key_id: SecretStr | None = None
+    s3_secret_access_key: SecretStr | None = None
+    dynamodb_endpoint_url: str = ""
+    dynamodb_region: str = "us-east-1"
+
+    @property
+    def artifacts(self) -> str:
+        return self.artifacts_url or str(self.var_dir / "artifacts")
+
+    @property
+    def ledger(self) -> str:
+        return self.ledger_url or f"sqlite:///{self.var_dir / 'ledger.sqlite'}"
+
+    @property
+    def mlflow_uri(self) -> str:
+        return self.mlflow_tracking_uri or f"sqlite:///{self.var_dir / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> str:
+        return self.mlflow_artifacts_url or str(self.var_dir / "mlflow" / "artifacts")
+
+
+class CostConfig(_Strict):
+    """Costs per side in bps of notional; see trading_core.costs.CostModel."""
+
+    commission_bps: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    half_spread_bps: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    slippage_bps: Annotated[float, Field(ge=0, le=1000)] = 2.0
+
+
+class UniverseConfig(_Strict):
+    """Which symbols may be forecast and traded on a session, judged with that session's past only."""
+
+    min_history: Annotated[int, Field(ge=1)] = 60  # sessions with a bar, up to and including the decision session
+    min_dollar_volume: Annotated[float, Field(ge=0)] = 0.0  # median of the last 20 sessions; refused unless prices are raw
+
+
+class MarketConfig(_Strict):
+    """One market: it scopes every table, model name, trial and account."""
+
+    id: Annotated[str, Field(pattern=NAME_PATTERN)]
+    description: str = ""
+    source: str
+    calendar: str = "XNYS"
+    interval: Literal["1d"] = "1d"
+    history_start: date
+    history_end: date | None = None  # set for panels that end; None: the market grows with the calendar
+    test_sessions: Annotated[int, Field(ge=20)] = 252  # the last sessions, which no model trained by `make run` has seen
+    costs: CostConfig = CostConfig()
+    universe: UniverseConfig = UniverseConfig()
+    options: dict[str, Any] = Field(default_factory=dict)  # validated by the source's own options class
+
+
+class SplitConfig(_Strict):
+    """Chronological split: train | validation | test, with a purge of (longest horizon + 1) sessions at each border."""
+
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    embargo: Annotated[int, Field(ge=0)] = 0  # further sessions dropped after the purge
+
+
+class ModelConfig(_Strict):
+    """What is trained: features, horizons, the architecture's and the training's options."""
+
+    model: str
+    description: str = ""
+    features: Annotated[list[str], Field(min_length=1)]
+    horizons: Annotated[list[Annotated[int, Field(ge=1, le=63)]], Field(min_length=1)] = [1]
+    encoder_length: Annotated[int, Field(ge=1, le=512)] = 20
+    target_scale: Literal["volatility", "none"] = "volatility"  # label divided by trailing volatility known at the decision
+    static: list[Literal["sector", "symbol"]] = []
+    split: SplitConfig = SplitConfig()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
+    architecture: dict[str, Any] = Field(default_factory=dict)  # validated by the model's own config class
+    training: dict[str, Any] = Field(default_factory=dict)  # validated by trading_core.training's TrainingConfig
+
+    @field_validator("features", "horizons")
+    @classmethod
+    def _no_repeats(cls, value: list[Any]) -> list[Any]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"holds repeated entries: {value}")
+        return value
+
+    @field_validator("horizons")
+    @classmethod
+    def _ascending(cls, value: list[int]) -> list[int]:
+        return sorted(value)
+
+
+class RiskConfig(_Strict):
+    """Limits that the planner's output must respect, as fractions of equity unless named otherwise."""
+
+    max_position: Annotated[float, Field(gt=0, le=1)] = 0.25
+    max_gross: Annotated[float, Field(gt=0, le=10)] = 1.0
+    max_order_notional: Annotated[float, Field(gt=0)] = 1e7  # in the market's currency
+    restricted: list[str] = []
+
+
+class StrategyConfig(_Strict):
+    """One strategy with its parameters, horizon, capital and limits."""
+
+    strategy: str
+    description: str = ""
+    horizon: Annotated[int, Field(ge=1)] = 1  # the forecast horizon it ranks by, in sessions
+    capital: Annotated[float, Field(gt=0)] = 1_000_000.0  # of a new paper account, in the market's currency
+    fractional: bool = True
+    min_order_notional: Annotated[float, Field(ge=0)] = 1.0
+    risk: RiskConfig = RiskConfig()
+    params: dict[str, Any] = Field(default_factory=dict)  # validated by the strategy's own parameter class
+
+
+_FILES: dict[Kind, type[BaseModel]] = {"markets": MarketConfig, "models": ModelConfig, "strategies": StrategyConfig}
+
+
+def _folders(kind: Kind, settings: Settings) -> list[Path]:
+    """Where configs of a kind live; markets added at run time (`trading market add`) lie under var/."""
+    return [settings.config_dir / kind, settings.var_dir / "configs" / kind]
+
+
+def names(kind: Kind, settings: Settings | None = None) -> list[str]:
+    """The names of the configs of one kind: file names without `.yaml`, sorted."""
+    found = {path.stem for folder in _folders(kind, settings or Settings()) for path in folder.glob("*.yaml")}
+    return sorted(found)
+
+
+def path_of(kind: Kind, name: str, settings: Settings | None = None) -> Path:
+    """The file of a config; `UnknownNameError` with the allowed names when there is none."""
+    settings = settings or Settings()
+    for folder in _folders(kind, settings):
+        path = folder / f"{name}.yaml"
+        if "/" not in name and path.is_file():
+            return path
+    raise UnknownNameError(f"{kind[:-1] if kind != 'strategies' else 'strategy'} config", name, names(kind, settings))
+
+
+def load(kind: Kind, name: str, settings: Settings | None = None) -> Any:
+    """The validated config of a kind by name: MarketConfig, ModelConfig or StrategyConfig."""
+    return load_file(path_of(kind, name, settings), _FILES[kind])
+
+
+def load_market(name: str, settings: Settings | None = None) -> MarketConfig:
+    return load("markets", name, settings)
+
+
+def load_model(name: str, settings: Settings | None = None) -> ModelConfig:
+    return load("models", name, settings)
+
+
+def load_strategy(name: str, settings: Settings | None = None) -> StrategyConfig:
+    return load("strategies", name, settings)
+
+
+def load_file(path: Path, model: type[ModelT]) -> ModelT:
+    """Reads one YAML file into `model`. Errors: MissingFileError, UnreadableFileError, InvalidConfigError."""
+    if not path.is_file():
+        raise MissingFileError(str(path), "configuration file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UnreadableFileError(str(path), "YAML", str(error).replace("\n", " ")) from error
+    if not isinstance(content, Mapping):
+        raise UnreadableFileError(str(path), "a configuration", "it must be a mapping of keys to values")
+    return validate(model, content, str(path))
+
+
+def validate(model: type[ModelT], values: Mapping[str, Any], where: str) -> ModelT:
+    """`values` as `model`; `InvalidConfigError` names every wrong key and value, and the allowed keys."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise InvalidConfigError(where, _problems(error, tuple(model.model_fields))) from error
+
+
+def parse_options(options_type: type[OptionsT], values: Mapping[str, Any], where: str) -> OptionsT:
+    """`values` as the frozen dataclass `options_type`. Unknown keys are refused with the allowed ones named.
+
+    Values are coerced as pydantic does (YAML's `1` is a float's 1.0); a dataclass that raises ValueError in
+    `__post_init__` states its own bounds.
+    """
+    allowed = [f.name for f in dataclasses.fields(options_type)]  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(allowed))
+    if unknown:
+        raise InvalidConfigError(where, [f"{key}: unknown key; allowed: {', '.join(allowed) or '(none)'}" for key in unknown])
+    try:
+        return TypeAdapter(options_type).validate_python(dict(values))
+    except ValidationError as error:
+        raise InvalidConfigError(where, _problems(error, tuple(allowed))) from error
+
+
+def _problems(error: ValidationError, allowed: tuple[str, ...]) -> list[str]:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(whole)"
+        if item["type"] == "extra_forbidden":
+            known = f"; allowed: {', '.join(allowed)}" if len(item["loc"]) == 1 else ""
+            lines.append(f"{key}: unknown key{known}")
+        else:
+            given = "" if item["type"] in ("missing", "dataclass_type") else f" (given: {item['input']!r})"
+            lines.append(f"{key}: {item['msg']}{given}")
+    return lines
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces; dataclasses, pydantic models, dates and paths are written plainly."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
+
+
+def config_hash(value: Any, length: int = 12) -> str:
+    """The first `length` hex digits of the SHA-256 of `canonical_json(value)`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, date | Path):
+        return str(value)
+    return value

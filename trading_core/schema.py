@@ -1,0 +1,260 @@
+"""The shared vocabulary: column names, dtypes and keys of every table, and the values that rooms hand to each other.
+
+Prices are float64 in the currency of the market, features float32. `ts` is the end of a bar in UTC, `session` the
+exchange's date. Quantities are shares (fractions allowed). All timestamps are timezone-aware UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+DateArray: TypeAlias = npt.NDArray[np.datetime64]  # datetime64[D]
+
+SYMBOL = "symbol"
+TS = "ts"
+SESSION = "session"
+MONTH = "month"  # "YYYY-MM" of the session: the partition of every table
+KNOWN_AT = "known_at"  # the session at whose close a flag, event or label became known
+
+UTC_TS = pl.Datetime("us", "UTC")
+
+QUANTILES: tuple[float, ...] = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95)
+QUANTILE_COLUMNS: tuple[str, ...] = tuple(f"q{round(100 * q):02d}" for q in QUANTILES)
+
+
+class PriceBasis(StrEnum):
+    """What a source's prices are adjusted for."""
+
+    RAW = "raw"  # as traded; split and dividend events come beside them
+    SPLIT_ADJUSTED = "split_adjusted"  # for splits through the day of download; no dollar floor may be applied
+    TOTAL_RETURN = "total_return"  # for splits and dividends through the day of download
+
+
+class ActionKind(StrEnum):
+    """Corporate actions. `value` of the event: new shares per old / cash per share / cash per share."""
+
+    SPLIT = "split"
+    DIVIDEND = "dividend"
+    DELISTING = "delisting"
+
+
+@dataclass(frozen=True, slots=True)
+class TableSchema:
+    """One Delta table: its columns with dtypes, its key, and (always) the month partition."""
+
+    name: str
+    columns: dict[str, pl.DataType | type[pl.DataType]]
+    key: tuple[str, ...]
+
+    def empty(self) -> pl.DataFrame:
+        return pl.DataFrame(schema=self.columns)
+
+
+_BAR_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
+    SYMBOL: pl.String,
+    TS: UTC_TS,
+    SESSION: pl.Date,
+    "open": pl.Float64,
+    "high": pl.Float64,
+    "low": pl.Float64,
+    "close": pl.Float64,
+    "volume": pl.Float64,
+}
+
+BARS = TableSchema("bars", {**_BAR_COLUMNS, MONTH: pl.String}, (SYMBOL, TS))
+
+CORPORATE_ACTIONS = TableSchema(
+    "corporate_actions",
+    # `session`: the first session that trades on the new basis (the ex-date). `kind`: ActionKind.
+    {SYMBOL: pl.String, SESSION: pl.Date, "kind": pl.String, "value": pl.Float64, KNOWN_AT: pl.Date, MONTH: pl.String},
+    (SYMBOL, SESSION, "kind"),
+)
+
+INSTRUMENTS = TableSchema(
+    "instruments",
+    {SYMBOL: pl.String, "sector": pl.String, "listed": pl.Date, "delisted": pl.Date, MONTH: pl.String},
+    (SYMBOL,),
+)
+
+QUARANTINE = TableSchema(
+    "quarantine",
+    {**_BAR_COLUMNS, "check": pl.String, "reason": pl.String, KNOWN_AT: pl.Date, MONTH: pl.String},
+    (SYMBOL, TS, "check"),
+)
+
+FORECASTS = TableSchema(
+    "forecasts",
+    {
+        SYMBOL: pl.String,
+        TS: UTC_TS,
+        SESSION: pl.Date,
+        "horizon": pl.Int32,
+        **dict.fromkeys(QUANTILE_COLUMNS, pl.Float64),
+        "score": pl.Float64,  # what strategies rank by (higher is better); here the median of the label
+        "p_up": pl.Float64,  # calibrated probability that the label is positive
+        "model": pl.String,
+        "model_version": pl.String,
+        "features_version": pl.String,
+        "run_id": pl.String,
+        MONTH: pl.String,
+    },
+    (SYMBOL, SESSION, "horizon", "model_version"),
+)
+
+EVALUATIONS = TableSchema(
+    "evaluations",
+    {
+        "evaluation_id": pl.String,
+        "recorded_at": UTC_TS,
+        "subject": pl.String,  # a strategy or benchmark name, or "forecasts"
+        "model_version": pl.String,
+        "start": pl.Date,
+        "end": pl.Date,
+        "metric": pl.String,
+        "value": pl.Float64,
+        MONTH: pl.String,
+    },
+    ("evaluation_id", "subject", "metric"),
+)
+
+TRIALS = TableSchema(
+    "trials",
+    # One row for every model or strategy ever scored on a market: the deflated statistics need them all.
+    {
+        "trial_id": pl.String,
+        "recorded_at": UTC_TS,
+        "kind": pl.String,  # "model" or "strategy"
+        "subject": pl.String,
+        "config_hash": pl.String,
+        "metric": pl.String,  # "rank_ic" for models, "sharpe_annual" for strategies
+        "value": pl.Float64,
+        "start": pl.Date,
+        "end": pl.Date,
+        "source": pl.String,  # the run that scored it
+        MONTH: pl.String,
+    },
+    ("trial_id",),
+)
+
+
+def month_of(day: date) -> str:
+    """The partition a session belongs to, "YYYY-MM"."""
+    return f"{day.year:04d}-{day.month:02d}"
+
+
+# --- what a model reads and gives -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """The shapes a model is built for. B samples, E encoder sessions, C channels, K static columns, H horizons, Q quantiles."""
+
+    channels: tuple[str, ...]  # C: scaled features, then one `<feature>__missing` mask per feature that needs it
+    encoder_length: int  # E
+    horizons: tuple[int, ...]  # H, in sessions, ascending
+    static_cardinalities: tuple[int, ...] = ()  # K: number of categories of each static column, index 0 = unknown
+    quantiles: tuple[float, ...] = QUANTILES
+
+
+# --- what is decided, ordered and filled ------------------------------------------------------------------------------
+
+
+class Side(StrEnum):
+    BUY = "buy"
+    SELL = "sell"
+
+
+class OrderStatus(StrEnum):
+    """The states of an order as the ledger sees them; `UNKNOWN` is an ambiguous answer that only the broker may resolve."""
+
+    PLANNED = "planned"
+    SUBMITTING = "submitting"
+    ACCEPTED = "accepted"
+    PARTIALLY_FILLED = "partially_filled"
+    FILLED = "filled"
+    REJECTED = "rejected"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (OrderStatus.FILLED, OrderStatus.REJECTED, OrderStatus.CANCELED, OrderStatus.EXPIRED)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order for the open of `session`, before anybody has answered it. `quantity` in shares, always positive."""
+
+    client_order_id: str  # at most 48 characters; brokers refuse a second order with the same id
+    symbol: str
+    side: Side
+    quantity: float
+    session: date
+    reference_price: float  # the close the decision was sized with
+
+
+@dataclass(frozen=True, slots=True)
+class OrderState:
+    """What a broker says of an order."""
+
+    order: Order
+    status: OrderStatus
+    filled_quantity: float = 0.0
+    average_price: float | None = None  # of what is filled, before costs
+    reason: str = ""  # of a rejection, cancellation or expiry
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One execution. `price` is the execution price with spread and slippage in it, `commission` is paid on top."""
+
+    fill_id: str
+    client_order_id: str
+    symbol: str
+    side: Side
+    quantity: float
+    price: float
+    commission: float
+    session: date
+    filled_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    symbol: str
+    quantity: float  # negative for shorts
+    average_price: float  # cost basis per share, costs included
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """What a broker says an account holds."""
+
+    account: str
+    cash: float
+    positions: tuple[Position, ...]
+
+    def quantity(self, symbol: str) -> float:
+        return sum(p.quantity for p in self.positions if p.symbol == symbol)
+
+
+@dataclass(frozen=True, slots=True)
+class CorporateAction:
+    """An event that changes holdings at the start of `session` (see ActionKind for the meaning of `value`)."""
+
+    symbol: str
+    session: date
+    kind: ActionKind
+    value: float

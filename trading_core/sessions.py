@@ -1,0 +1,108 @@
+"""Trading sessions of an exchange: dates, opens and closes. Thin over exchange_calendars; nothing here asks for "now".
+
+`24/7` is the calendar of markets that never close: every date is a session, open 00:00 UTC to the next 00:00 UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from trading_core.errors import InvalidDateRangeError, NotASessionError, UnknownNameError
+
+if TYPE_CHECKING:
+    from exchange_calendars import ExchangeCalendar
+
+EARLIEST = date(1990, 1, 1)
+
+
+@lru_cache(maxsize=8)
+def _load(name: str, end: date) -> ExchangeCalendar:
+    import exchange_calendars  # loads pandas: only when a session is really asked for
+
+    names = exchange_calendars.get_calendar_names()
+    if name not in names:
+        raise UnknownNameError("calendar", name, names)
+    return exchange_calendars.get_calendar(name, start=EARLIEST.isoformat(), end=end.isoformat())
+
+
+class Sessions:
+    """The sessions of one calendar, e.g. `Sessions("XNYS")`.
+
+    `horizon_year`: the last year whose sessions can be asked for. Dates outside 1990 .. that year raise
+    `InvalidDateRangeError`. Constructing does no I/O; the calendar is built on first use and cached.
+    """
+
+    def __init__(self, calendar: str, horizon_year: int = 2035) -> None:
+        self.calendar = calendar
+        self._end = date(horizon_year, 12, 31)
+
+    @property
+    def _cal(self) -> ExchangeCalendar:
+        return _load(self.calendar, self._end)
+
+    def _check(self, day: date) -> None:
+        if not EARLIEST <= day <= self._end:
+            raise InvalidDateRangeError(day, day, f"calendar {self.calendar} is known from {EARLIEST} to {self._end}")
+
+    def is_session(self, day: date) -> bool:
+        self._check(day)
+        return bool(self._cal.is_session(day.isoformat()))
+
+    def require(self, day: date) -> date:
+        """`day` itself; `NotASessionError` if it is no session."""
+        if not self.is_session(day):
+            raise NotASessionError(self.calendar, day)
+        return day
+
+    def between(self, start: date, end: date) -> list[date]:
+        """All sessions from `start` to `end`, both included. `InvalidDateRangeError` when start > end."""
+        if start > end:
+            raise InvalidDateRangeError(start, end, "the start lies after the end")
+        self._check(start)
+        self._check(end)
+        return [stamp.date() for stamp in self._cal.sessions_in_range(start.isoformat(), end.isoformat())]
+
+    def next(self, session: date) -> date:
+        """The session after `session`, which need not be a session itself."""
+        self._check(session + timedelta(days=1))
+        return self._cal.date_to_session((session + timedelta(days=1)).isoformat(), direction="next").date()
+
+    def previous(self, session: date) -> date:
+        """The session before `session`, which need not be a session itself."""
+        self._check(session - timedelta(days=1))
+        return self._cal.date_to_session((session - timedelta(days=1)).isoformat(), direction="previous").date()
+
+    def offset(self, session: date, count: int) -> date:
+        """The session `count` sessions after (before, when negative) `session`."""
+        self.require(session)
+        return self._cal.session_offset(session.isoformat(), count).date()
+
+    def open(self, session: date) -> datetime:
+        """Opening time in UTC."""
+        self.require(session)
+        return self._cal.session_open(session.isoformat()).to_pydatetime().astimezone(UTC)
+
+    def close(self, session: date) -> datetime:
+        """Closing time in UTC (early on half days)."""
+        self.require(session)
+        return self._cal.session_close(session.isoformat()).to_pydatetime().astimezone(UTC)
+
+    def closes(self, sessions: Sequence[date]) -> list[datetime]:
+        """Closing times in UTC of many sessions at once."""
+        stamps = self._cal.closes.loc[[s.isoformat() for s in sessions]]
+        return [stamp.to_pydatetime().astimezone(UTC) for stamp in stamps]
+
+    def last_closed(self, now: datetime) -> date:
+        """The newest session whose close is at or before `now` (aware)."""
+        day = now.astimezone(UTC).date()
+        session = day if self.is_session(day) else self.previous(day)
+        while self.close(session) > now:
+            session = self.previous(session)
+        return session
+
+    def tradable(self, session: date, now: datetime) -> bool:
+        """Whether the open of `session` is the one an order sent at `now` would meet: the session before has closed, its own open has not come."""
+        return self.is_session(session) and self.close(self.previous(session)) <= now < self.open(session)
