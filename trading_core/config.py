@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     model: str = "tft"  # the model config the training form proposes
     broker: str = "paper"
     train_where: Literal["local", "gpu_queue", "kubernetes"] = "local"
+    close_delay_minutes: Annotated[int, Field(ge=0)] = 30  # feature_backfill is due this long after a session's close
+    open_lead_minutes: Annotated[int, Field(ge=1)] = 30  # daily_trade is due this long before a session's open
 
     s3_endpoint_url: str = ""
     s3_region: str = "us-east-1"
@@ -101,6 +103,8 @@ class MarketConfig(_Strict):
     interval: Literal["1d"] = "1d"
     history_start: date
     history_end: date | None = None  # set for panels that end; None: the market grows with the calendar
+    fetch_symbols: Annotated[int, Field(ge=1)] = 250  # symbols that one fetch task downloads
+    compute_sessions: Annotated[int, Field(ge=1)] = 750  # sessions that one feature task computes
     test_sessions: Annotated[int, Field(ge=20)] = 252  # the last sessions, which no model trained by `make run` has seen
     costs: CostConfig = CostConfig()
     universe: UniverseConfig = UniverseConfig()
@@ -112,6 +116,7 @@ class SplitConfig(_Strict):
 
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     embargo: Annotated[int, Field(ge=0)] = 0  # further sessions dropped after the purge
+    skip_first: Annotated[int, Field(ge=0)] = 63  # first sessions of history not learned from: features still warm up
 
 
 class ModelConfig(_Strict):

@@ -1,0 +1,122 @@
+"""What every DAG file shares: form fields, defaults, and the bridge from Airflow connections to settings.
+
+Nothing heavy is imported at module level; the task bodies import `trading_core.pipelines` when they run.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Param, get_current_context
+
+from trading_core import config
+
+if TYPE_CHECKING:
+    from trading_core.pipelines.workspace import Workspace
+
+SETTINGS = config.Settings()
+DEFAULT_ARGS = {"owner": "trading", "retries": 2, "retry_delay": timedelta(seconds=10)}
+DATE_HELP = "YYYY-MM-DD; empty for the default"
+
+
+def market_param() -> Param:
+    """The market a run works on: one of `configs/markets`, or one added by `trading market add`."""
+    names = config.names("markets", SETTINGS)
+    default = SETTINGS.market if SETTINGS.market in names else names[0]
+    return Param(default, type="string", enum=names, title="Market", description="Scopes tables, models and accounts.")
+
+
+def name_param(kind: config.Kind, default: str, title: str, description: str) -> Param:
+    """A choice among the config files of one kind."""
+    names = config.names(kind, SETTINGS)
+    return Param(default if default in names else names[0], type="string", enum=names, title=title, description=description)
+
+
+def date_param(title: str, description: str) -> Param:
+    return Param(None, type=["null", "string"], format="date", title=title, description=f"{description} {DATE_HELP}.")
+
+
+def workspace(market: str | None = None) -> Workspace:
+    """The workspace of this run's market (from its form unless given)."""
+    from trading_core.pipelines.workspace import open_workspace
+
+    return open_workspace(market or get_current_context()["params"]["market"], settings())
+
+
+def settings() -> config.Settings:
+    """Settings from the environment; S3 credentials from the Airflow connection `aws_default` where they are not set there."""
+    import os
+
+    found = config.Settings()
+    uses_aws = found.artifacts.startswith("s3://") or found.ledger.startswith("dynamodb://")
+    if not uses_aws or found.s3_access_key_id is not None or os.environ.get("AWS_ACCESS_KEY_ID"):
+        return found
+    connection = _aws_connection()
+    if connection is None:
+        return found
+    extra = connection.extra_dejson
+    endpoint = extra.get("endpoint_url") or ""
+    return found.model_copy(
+        update={
+            "s3_access_key_id": _secret(connection.login),
+            "s3_secret_access_key": _secret(connection.password),
+            "s3_endpoint_url": found.s3_endpoint_url or endpoint,
+            "dynamodb_endpoint_url": found.dynamodb_endpoint_url or endpoint,
+            "s3_region": extra.get("region_name") or found.s3_region,
+        }
+    )
+
+
+def _aws_connection() -> Any:
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        return BaseHook.get_connection("aws_default")
+    except AirflowNotFoundException:
+        return None  # then boto3's own chain applies (instance role, profile)
+
+
+def _secret(value: str | None) -> Any:
+    from pydantic import SecretStr
+
+    return SecretStr(value) if value else None
+
+
+def now() -> datetime:
+    """The clock is read here, at the edge, and handed on as an argument."""
+    return datetime.now(UTC)
+
+
+def parse_date(value: str | None) -> date | None:
+    return date.fromisoformat(value) if value else None
+
+
+def partition_session() -> date | None:
+    """The session this run is partitioned by, if any."""
+    return parse_date(get_current_context()["dag_run"].partition_key)
+
+
+def run_type() -> str:
+    """scheduled, manual, backfill or asset_triggered."""
+    return str(getattr(get_current_context()["dag_run"].run_type, "value", get_current_context()["dag_run"].run_type))
+
+
+def safe_run_id() -> str:
+    """The run's id as a path-safe token, unique per DAG run."""
+    import hashlib
+
+    context = get_current_context()
+    text = f"{context['dag_run'].dag_id}/{context['dag_run'].run_id}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def triggering_extras(asset_name: str) -> list[dict[str, Any]]:
+    """The `extra` of each asset event that started this run, oldest first; empty for a manual run."""
+    events = get_current_context().get("triggering_asset_events") or {}
+    found = []
+    for asset, received in events.items():
+        if asset.name == asset_name:
+            found += [dict(event.extra) for event in received]
+    return found

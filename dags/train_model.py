@@ -1,0 +1,152 @@
+"""Features -> a model version, by hand from the form. The training itself is `trading train --request URI`, wherever it runs.
+
+`local` runs it as a process of its own beside the Airflow worker, `gpu_queue` as a task for a Celery worker that listens on
+the queue `gpu` (without Celery: the same as local), `kubernetes` in a pod with a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import runtime
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.sdk import Param, dag, get_current_context, result, task
+from assets import MODEL
+
+TRAINING_TIMEOUT = timedelta(hours=12)
+# The pod reads its settings from these variables; credentials come from the Kubernetes secret, never from the DAG.
+POD_VARIABLES = (
+    "TRADING_ARTIFACTS_URL",
+    "TRADING_MLFLOW_TRACKING_URI",
+    "TRADING_MLFLOW_ARTIFACTS_URL",
+    "TRADING_S3_ENDPOINT_URL",
+    "TRADING_S3_REGION",
+)
+
+
+def training_pod() -> KubernetesPodOperator:
+    """The pod that trains: one GPU, shared memory for the data loader, credentials from a secret."""
+    from kubernetes.client import models as k8s
+
+    gpus = int(os.environ.get("TRADING_TRAIN_GPUS", "1"))
+    limits = {"memory": os.environ.get("TRADING_TRAIN_MEMORY", "16Gi"), **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
+    requests = {"cpu": os.environ.get("TRADING_TRAIN_CPU", "4"), **limits}
+    tolerations = [k8s.V1Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")] if gpus else []
+    memory = k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit="8Gi")
+    return KubernetesPodOperator(
+        task_id="train_on_kubernetes",
+        name="trading-train",
+        namespace=os.environ.get("TRADING_KUBERNETES_NAMESPACE", "default"),
+        image=os.environ.get("TRADING_TRAIN_IMAGE", "trading-platform:latest"),
+        cmds=["trading"],
+        arguments=["train", "--request", "{{ ti.xcom_pull(task_ids='prepare')['request_uri'] }}"],
+        env_vars={name: os.environ[name] for name in POD_VARIABLES if os.environ.get(name)},
+        env_from=[k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name="trading-secrets", optional=True))],
+        container_resources=k8s.V1ResourceRequirements(requests=requests, limits=limits),
+        tolerations=tolerations,
+        volumes=[k8s.V1Volume(name="shm", empty_dir=memory)],
+        volume_mounts=[k8s.V1VolumeMount(name="shm", mount_path="/dev/shm")],
+        config_file=os.environ.get("TRADING_KUBECONFIG") or None,
+        in_cluster=None if os.environ.get("TRADING_KUBECONFIG") is None else False,
+        startup_timeout_seconds=900,  # GPU images are large: the default of 120 s ends in a failed pull
+        get_logs=True,
+        do_xcom_push=False,  # the result lies in the artifact store: no sidecar needed
+        on_finish_action="delete_pod",
+        execution_timeout=TRAINING_TIMEOUT,
+        retries=1,
+    )
+
+
+@dag(
+    schedule=None,
+    max_active_runs=4,
+    default_args=runtime.DEFAULT_ARGS,
+    tags=["trading", "models"],
+    doc_md=__doc__,
+    params={
+        "market": runtime.market_param(),
+        "model": runtime.name_param("models", runtime.SETTINGS.model, "Model", "A file of configs/models."),
+        "where": Param(
+            runtime.SETTINGS.train_where,
+            type="string",
+            enum=["local", "gpu_queue", "kubernetes"],
+            title="Where to train",
+            description="local: a process on this machine; gpu_queue: a worker on queue 'gpu'; kubernetes: a GPU pod.",
+        ),
+        "test_start": runtime.date_param(
+            "First session the model must not know",
+            "Every label it uses was known before this session. Default: the market's last `test_sessions` stay unseen.",
+        ),
+        "seed": Param(None, type=["null", "integer"], minimum=0, maximum=2**31 - 1, title="Seed", description="Default: the config's."),
+        "epochs": Param(None, type=["null", "integer"], minimum=1, maximum=500, title="Epochs", description="Default: the config's."),
+        "learning_rate": Param(
+            None, type=["null", "number"], exclusiveMinimum=0, maximum=1, title="Learning rate", description="Default: the config's."
+        ),
+        "reuse": Param(
+            True,
+            type="boolean",
+            title="Reuse an identical model",
+            description="When a version with the same config, data versions and seed exists, take it instead of training again.",
+        ),
+    },
+)
+def train_model() -> None:
+    @task
+    def prepare() -> dict[str, Any]:
+        """Writes the training request: config, data versions, split and seed."""
+        from trading_core.pipelines import refs, train
+
+        params = get_current_context()["params"]
+        request = train.prepare(
+            runtime.workspace(),
+            model=params["model"],
+            test_start=runtime.parse_date(params["test_start"]),
+            seed=params["seed"],
+            epochs=params["epochs"],
+            learning_rate=params["learning_rate"],
+            reuse=params["reuse"],
+            now=runtime.now(),
+        )
+        return refs.dump(request)
+
+    @task.branch
+    def choose() -> str:
+        return {
+            "local": "train_locally",
+            "gpu_queue": "train_on_gpu_queue",
+            "kubernetes": "train_on_kubernetes",
+        }[get_current_context()["params"]["where"]]
+
+    @task(pool="training", execution_timeout=TRAINING_TIMEOUT, retries=1)
+    def train_locally(request: dict[str, Any]) -> None:
+        from trading_core.pipelines import refs, train
+
+        train.run_in_process(refs.load(refs.TrainingRef, request), runtime.settings())
+
+    @task(pool="training", queue="gpu", execution_timeout=TRAINING_TIMEOUT, retries=1)
+    def train_on_gpu_queue(request: dict[str, Any]) -> None:
+        from trading_core.pipelines import refs, train
+
+        train.run_in_process(refs.load(refs.TrainingRef, request), runtime.settings())
+
+    @result
+    @task(trigger_rule="none_failed_min_one_success", outlets=[MODEL])
+    def register(request: dict[str, Any], *, outlet_events: Any) -> dict[str, Any]:
+        """The model version the training left, as an event that starts batch_inference."""
+        from trading_core.pipelines import refs, train
+
+        ref = refs.load(refs.TrainingRef, request)
+        made = refs.dump(train.outcome(runtime.workspace(ref.market), ref))
+        outlet_events[MODEL].extra = {"market": made["market"], "version": str(made["version"])}
+        return made
+
+    request = prepare()
+    where = choose()
+    request >> where
+    places = [train_locally(request), train_on_gpu_queue(request), training_pod()]
+    where >> places >> register(request)
+
+
+train_model()

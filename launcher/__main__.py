@@ -1,0 +1,152 @@
+"""`python -m launcher run|up|down|status`: what `make run`, `make up` and `make down` call."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import FrameType
+
+import typer
+from rich.console import Console
+
+from launcher import supervisor
+from launcher.airflow_api import AirflowApi, AirflowApiError
+from launcher.environment import USER, Installation, installation
+from launcher.job import Job, JobFailed
+from launcher.progress import Progress
+from launcher.show import show_outcome
+from trading_core import config
+from trading_core.errors import TradingError
+from trading_core.pipelines import markets
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console(soft_wrap=False)
+errors = Console(stderr=True, soft_wrap=True)
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM: unwinds through every `finally`, so that no service stays behind."""
+
+
+@app.command()
+def run(
+    market: str = typer.Option("", help="A market's name, the path of a panel (Parquet or CSV), or yahoo."),
+    symbols: str = typer.Option("", help="For yahoo: symbols separated by commas."),
+    model: str = typer.Option("", help="A model config; default tft."),
+    strategy: str = typer.Option("", help="A strategy config; default top10."),
+    sessions: int = typer.Option(5, min=1, max=60, help="How many of the last sessions a fresh account trades."),
+) -> None:
+    """Runs the main job through Airflow and prints what came of it."""
+    settings = config.Settings()
+    chosen = markets.resolve(market or settings.market, _split(symbols), settings, datetime.now(UTC))
+    config.load_model(model or settings.model, settings)
+    config.load_strategy(strategy or settings.strategy, settings)
+    home = installation(settings)
+    with supervisor.exclusive(home):
+        _run(home, chosen, model or settings.model, strategy or settings.strategy, sessions)
+
+
+def _run(home: Installation, market: config.MarketConfig, model: str, strategy: str, sessions: int) -> None:
+    progress = Progress(console)
+    console.print(f"Market [bold]{market.id}[/bold], model {model}, strategy {strategy}. Everything stays under {home.var_dir}.")
+    ours = not supervisor.running(home)
+    try:
+        if ours:
+            with progress.step("Airflow: database and services"):
+                supervisor.prepare(home)
+                supervisor.start(home)
+        job = Job(AirflowApi(home), progress, home.settings, market, model, strategy, sessions)
+        with progress.step("Airflow: DAGs parsed"):
+            job.prepare_airflow()
+        outcome = job.run()
+    finally:
+        if ours:
+            supervisor.stop(home)
+    show_outcome(console, outcome, home)
+    console.print(f"\nWhere the time went: {progress.where_the_time_went()}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def up(market: str = typer.Option("", help="The market whose schedules run; default simulated.")) -> None:
+    """Starts Airflow and MLflow and leaves them running; the schedules are on."""
+    settings = config.Settings()
+    if market:
+        os.environ["TRADING_MARKET"] = markets.resolve(market, [], settings, datetime.now(UTC)).id
+        settings = config.Settings()
+    home = installation(settings)
+    with supervisor.exclusive(home):
+        if supervisor.running(home):
+            console.print("The services are running already.")
+        else:
+            console.print("Starting Airflow and MLflow (about half a minute) ...")
+            try:
+                supervisor.prepare(home)
+                supervisor.start(home, mlflow=True)
+                Job(AirflowApi(home), Progress(console), settings, config.load_market(settings.market), "", "", 1).prepare_airflow()
+            except BaseException:
+                supervisor.stop(home)
+                raise
+    _print_addresses(home)
+
+
+def _print_addresses(home: Installation) -> None:
+    console.print(f"Airflow  {home.base_url}", highlight=False)
+    console.print(f"MLflow   {home.mlflow_url}", highlight=False)
+    console.print(f"Login    user {USER}, password {home.password}", highlight=False)
+    console.print(f"Scheduled market: {home.settings.market}. Stop with `make down`.", highlight=False)
+
+
+@app.command()
+def down() -> None:
+    """Stops the services; everything they made stays."""
+    home = installation()
+    with supervisor.exclusive(home):
+        console.print(f"Stopped {supervisor.stop(home)} processes.")
+
+
+@app.command()
+def status() -> None:
+    """Says whether the services are up, and where."""
+    home = installation()
+    if supervisor.running(home):
+        _print_addresses(home)
+    else:
+        console.print("The services are not running. Start them with `make up`.")
+
+
+def _split(symbols: str) -> Sequence[str]:
+    return [part for part in symbols.replace(" ", ",").split(",") if part]
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise Stopped
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        app(standalone_mode=False)
+    except (TradingError, supervisor.ServiceError, AirflowApiError, JobFailed) as error:
+        errors.print(f"\n[bold red]Stopped:[/bold red] {type(error).__name__}", highlight=False)
+        errors.print(str(error), markup=False, highlight=False)
+        sys.exit(2)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except Stopped:
+        errors.print("\nInterrupted. Nothing is half written; the same command carries on where it can.")
+        sys.exit(130)
+    except Exception as error:
+        import click
+
+        if isinstance(error, click.ClickException):
+            error.show()
+            sys.exit(error.exit_code)
+        raise
+
+
+if __name__ == "__main__":
+    main()

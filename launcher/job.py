@@ -1,0 +1,103 @@
+"""The main job of `make run`: backfill -> training -> inference -> evaluation -> daily trades, each as its own DAG run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from launcher.airflow_api import AirflowApi, AirflowApiError
+from launcher.progress import Progress, Step
+from trading_core.config import MarketConfig, Settings
+from trading_core.pipelines import models, summary
+from trading_core.pipelines.workspace import open_workspace
+
+DAGS = ["feature_backfill", "train_model", "batch_inference", "evaluate_strategies", "daily_trade", "controls"]
+# Consumers before producers: a paused consumer loses the events that should have started it.
+UNPAUSE = ["evaluate_strategies", "batch_inference", "train_model", "controls", "daily_trade", "feature_backfill"]
+POOLS = {
+    "market_data": (2, "downloads from a market data source"),
+    "training": (1, "trainings on this machine, one at a time"),
+    "trading": (1, "steps of trading sessions: one at a time"),
+}
+
+
+class JobFailed(RuntimeError):
+    """A DAG run that did not succeed; the message holds the end of the log of the task that failed."""
+
+
+@dataclass
+class Job:
+    """One pass over one market through a running Airflow."""
+
+    api: AirflowApi
+    progress: Progress
+    settings: Settings
+    market: MarketConfig
+    model: str
+    strategy: str
+    sessions: int
+
+    def prepare_airflow(self) -> None:
+        """Pools, parsed DAGs, and no runs left over from an interrupted pass."""
+        self.api.wait_for_dags(DAGS)
+        for name, (slots, description) in POOLS.items():
+            self.api.ensure_pool(name, slots, description)
+        for dag_id in DAGS:
+            for run in self.api.runs(dag_id, state=["running", "queued"]):
+                self.api.fail_run(dag_id, run["dag_run_id"])
+        for dag_id in UNPAUSE:
+            self.api.pause(dag_id, False)
+
+    def run(self) -> summary.Outcome:
+        now = datetime.now(UTC)
+        ws = open_workspace(self.market, self.settings)
+        with self.progress.step("feature backfill") as step:
+            self._dag("feature_backfill", {"market": self.market.id}, step)
+        inferring = self._train(ws, now)
+        with self.progress.step("batch inference") as step:
+            run_id = inferring or self.api.trigger("batch_inference", {"market": self.market.id, "version": "champion"})
+            self._follow("batch_inference", run_id, step)
+        with self.progress.step("strategy evaluation") as step:
+            evaluating = self.api.run_started_by("evaluate_strategies", run_id)
+            self._follow("evaluate_strategies", evaluating, step)
+        with self.progress.step("daily trades") as step:
+            for session in summary.sessions_to_trade(ws, self.strategy, self.sessions, now):
+                self._trade(session, step)
+        return summary.collect(ws, self.strategy, datetime.now(UTC))
+
+    def _train(self, ws: Any, now: datetime) -> str | None:
+        """Trains unless a fit champion is there; returns the inference run that the new model started."""
+        champion = models.reusable_champion(ws, self.model, now)
+        if champion:
+            self.progress.note(f"training skipped: champion {champion.model} v{champion.version} is fit ({champion.reason})")
+            return None
+        with self.progress.step("training") as step:
+            run_id = self._dag("train_model", {"market": self.market.id, "model": self.model}, step)
+            return self.api.run_started_by("batch_inference", run_id)
+
+    def _trade(self, session: date, step: Step) -> None:
+        self.progress.note(f"session {session}")
+        conf = {"market": self.market.id, "strategy": self.strategy}
+        run_id = self.api.trigger("daily_trade", conf, partition_key=session.isoformat())
+        self._follow("daily_trade", run_id, step.again())
+
+    def _dag(self, dag_id: str, conf: dict[str, Any], step: Step) -> str:
+        run_id = self.api.trigger(dag_id, conf)
+        self._follow(dag_id, run_id, step)
+        return run_id
+
+    def _follow(self, dag_id: str, run_id: str, step: Step) -> None:
+        if self.api.follow(dag_id, run_id, step.tasks) != "success":
+            raise JobFailed(self._why(dag_id, run_id))
+
+    def _why(self, dag_id: str, run_id: str) -> str:
+        """Which task failed, and the end of its log."""
+        for task in self.api.tasks(dag_id, run_id):
+            if task["state"] == "failed":
+                try:
+                    log = self.api.log(dag_id, run_id, task["task_id"], task["try_number"], task["map_index"])
+                except AirflowApiError as error:
+                    log = f"(its log cannot be read: {error})"
+                return f"{dag_id}: task {task['task_id']} failed.\n" + "\n".join(log.splitlines()[-25:])
+        return f"{dag_id}: run {run_id} failed."

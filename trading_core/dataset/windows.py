@@ -1,0 +1,244 @@
+"""Samples: windows of a scaled panel that end at a decision, gathered by index.
+
+One float32 array of channels is shared by every split and by inference; a sample is a pair (symbol, decision column)
+and its window is read out of that array when a batch is asked for. B samples, E encoder sessions, C channels,
+K static columns, H horizons.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from trading_core.dataset.labels import forward_returns
+from trading_core.dataset.panel import Panel
+from trading_core.dataset.scaling import Scaler
+from trading_core.errors import EmptyUniverseError, InvalidConfigError, TooShortHistoryError, UnknownNameError
+from trading_core.schema import BoolArray, Float32Array, FloatArray, IntArray
+
+TargetScale = Literal["volatility", "none"]
+STATIC_COLUMNS = ("sector", "symbol")
+MIN_PRESENT = 0.8  # share of the window's sessions on which the symbol must have a row
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The category names a model was trained with; a code is the position + 1, and 0 is "unknown" (a new name)."""
+
+    symbols: tuple[str, ...] = ()
+    sectors: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, panel: Panel) -> Vocabulary:
+        return cls(panel.symbols, panel.sector_names)
+
+    def cardinalities(self, static: tuple[str, ...]) -> tuple[int, ...]:
+        """Number of codes of each static column, the unknown included. Errors: UnknownNameError."""
+        return tuple(len(self._names(column)) + 1 for column in static)
+
+    def codes(self, panel: Panel, static: tuple[str, ...]) -> IntArray:
+        """[S, K] int64 codes of the panel's symbols. Errors: UnknownNameError."""
+        out = np.zeros((len(panel.symbols), len(static)), dtype=np.int64)
+        sectors = [panel.sector_names[code - 1] if code else "" for code in panel.sector.tolist()]
+        for k, column in enumerate(static):
+            code = {name: index for index, name in enumerate(self._names(column), start=1)}
+            names = panel.symbols if column == "symbol" else sectors
+            out[:, k] = [code.get(name, 0) for name in names]
+        return out
+
+    def _names(self, column: str) -> tuple[str, ...]:
+        if column not in STATIC_COLUMNS:
+            raise UnknownNameError("static column", column, STATIC_COLUMNS)
+        return self.symbols if column == "symbol" else self.sectors
+
+    def to_json(self) -> str:
+        return json.dumps({"symbols": self.symbols, "sectors": self.sectors}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Vocabulary:
+        """The vocabulary of `to_json`. Errors: InvalidConfigError."""
+        try:
+            raw = json.loads(text)
+            return cls(tuple(map(str, raw["symbols"])), tuple(map(str, raw["sectors"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidConfigError("A stored vocabulary", [f"{type(error).__name__}: {error}"]) from error
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSpec:
+    """encoder_length E and horizons H in sessions; target_scale as in the model config; static: of STATIC_COLUMNS."""
+
+    encoder_length: int
+    horizons: tuple[int, ...]
+    target_scale: TargetScale = "volatility"
+    static: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScaledPanel:
+    """A panel with its channels [S, T, C] float32, C-contiguous: computed once, shared by all window sets."""
+
+    panel: Panel
+    channels: Float32Array
+    names: tuple[str, ...]  # C channel names
+    present: BoolArray  # [S, T]: see Panel.present
+
+    @classmethod
+    def of(cls, panel: Panel, scaler: Scaler) -> ScaledPanel:
+        """Errors: InvalidConfigError when the panel's features are not the scaler's, in its order."""
+        if panel.features != scaler.features:
+            raise InvalidConfigError(
+                "The panel", [f"its features {list(panel.features)} are not the scaler's {list(scaler.features)}"]
+            )
+        return cls(panel, scaler.apply_panel(panel.values), scaler.channels, panel.present)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """One batch.
+
+    x: [B, E, C] float32; the last step is the decision's own session. static: [B, K] int64.
+    y: [B, H] float32 = label / scale (NaN for inference). scale: [B, H] float64; label = y * scale.
+    symbol: [B] int64, row of the panel. column: [B] int64, decision column of the panel.
+    """
+
+    x: Float32Array
+    static: IntArray
+    y: Float32Array
+    scale: FloatArray
+    symbol: IntArray
+    column: IntArray
+
+
+class WindowSet:
+    """All samples of some decision columns, ordered by column, then symbol.
+
+    Build it with `for_training` or `for_inference`.
+
+    `scaled`, `spec`, `vocabulary`: what it was built from. `symbol`, `columns`: [N] int64, of each sample.
+    `static_codes`: [S, K] int64 of each symbol. `y` [N, H] float32 and `scale` [N, H] float64: as in Windows.
+    """
+
+    def __init__(
+        self,
+        scaled: ScaledPanel,
+        spec: WindowSpec,
+        vocabulary: Vocabulary,
+        symbol: IntArray,
+        columns: IntArray,
+        labels: FloatArray | None,
+    ) -> None:
+        self.scaled = scaled
+        self.spec = spec
+        self.vocabulary = vocabulary
+        self.symbol = symbol
+        self.columns = columns
+        self.static_codes = vocabulary.codes(scaled.panel, spec.static)
+        self.scale = _scale(scaled.panel, spec, symbol, columns)
+        raw = np.full(self.scale.shape, np.nan) if labels is None else labels[symbol, columns]
+        self.y: Float32Array = (raw / self.scale).astype(np.float32)
+
+    @classmethod
+    def for_training(
+        cls, scaled: ScaledPanel, columns: IntArray, spec: WindowSpec, vocabulary: Vocabulary
+    ) -> WindowSet:
+        """Samples with a full set of labels; also for validation and for scoring a test part.
+
+        (symbol, t) is a sample when t is one of `columns`, t >= E - 1, the symbol has a row on t and on at least
+        ceil(0.8 E) sessions of the window, all its labels are known in the panel and its volatility is known at t.
+        Errors: TooShortHistoryError (fewer sessions than E), EmptyUniverseError (no sample).
+        """
+        panel = scaled.panel
+        labels = forward_returns(panel.opens, spec.horizons)
+        valid = _valid(scaled, spec) & np.isfinite(labels).all(axis=2) & np.isfinite(panel.sigma)
+        symbol, chosen = _samples(valid, columns)
+        if len(symbol) == 0:
+            reason = f"none has a window of {spec.encoder_length} sessions and its labels in {len(columns)} decisions"
+            raise EmptyUniverseError(panel.market, reason)
+        return cls(scaled, spec, vocabulary, symbol, chosen, labels)
+
+    @classmethod
+    def for_inference(
+        cls, scaled: ScaledPanel, columns: IntArray, spec: WindowSpec, vocabulary: Vocabulary
+    ) -> WindowSet:
+        """Samples of `columns` by what is known at each decision: labels are not looked at, y is NaN. May be empty.
+
+        A symbol without a volatility is left out only where the target is scaled by it.
+        Errors: TooShortHistoryError (fewer sessions than E).
+        """
+        valid = _valid(scaled, spec)
+        if spec.target_scale == "volatility":
+            valid &= np.isfinite(scaled.panel.sigma)
+        symbol, chosen = _samples(valid, columns)
+        return cls(scaled, spec, vocabulary, symbol, chosen, None)
+
+    def __len__(self) -> int:
+        return len(self.symbol)
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """K: the number of codes of each static column."""
+        return self.vocabulary.cardinalities(self.spec.static)
+
+    @property
+    def decision_columns(self) -> IntArray:
+        """The distinct decision columns that have samples, ascending."""
+        return np.unique(self.columns)
+
+    def rows_of_column(self, column: int) -> IntArray:
+        """The samples (rows for `gather`) of one decision column: a date-complete batch. Empty when it has none."""
+        first, last = np.searchsorted(self.columns, [column, column + 1])
+        return np.arange(first, last, dtype=np.int64)
+
+    def gather(self, rows: IntArray) -> Windows:
+        """The samples at positions `rows` [B] (any order, repeats allowed) as one batch."""
+        symbol, column = self.symbol[rows], self.columns[rows]
+        return Windows(
+            x=self._encode(symbol, column),
+            static=self.static_codes[symbol],
+            y=self.y[rows],
+            scale=self.scale[rows],
+            symbol=symbol,
+            column=column,
+        )
+
+    def _encode(self, symbol: IntArray, column: IntArray) -> Float32Array:
+        """[B, E, C]. A window is one contiguous run of E * C floats: one copy per sample, out of overlapping views."""
+        _, sessions, width = self.scaled.channels.shape
+        length = self.spec.encoder_length
+        flat = self.scaled.channels.reshape(-1)
+        starts = len(flat) // width - length + 1
+        runs = as_strided(flat, (starts, length * width), (width * flat.itemsize, flat.itemsize), writeable=False)
+        return runs[symbol * sessions + column - length + 1].reshape(len(symbol), length, width)
+
+
+def _valid(scaled: ScaledPanel, spec: WindowSpec) -> BoolArray:
+    """[S, T]: a decision that may be made from what is known at its close."""
+    length = spec.encoder_length
+    sessions = scaled.present.shape[1]
+    if sessions < length:
+        raise TooShortHistoryError(f"An encoder of {length} sessions", sessions, length)
+    counted = np.cumsum(np.pad(scaled.present, ((0, 0), (1, 0))), axis=1)  # [S, T + 1]
+    valid = scaled.present.copy()
+    valid[:, : length - 1] = False
+    valid[:, length - 1 :] &= counted[:, length:] - counted[:, :-length] >= math.ceil(MIN_PRESENT * length)
+    return valid
+
+
+def _samples(valid: BoolArray, columns: IntArray) -> tuple[IntArray, IntArray]:
+    """Symbol and column of every valid pair, ordered by column, then symbol."""
+    wanted = np.unique(columns)
+    at, symbol = np.nonzero(valid[:, wanted].T)
+    return symbol.astype(np.int64), wanted[at].astype(np.int64)
+
+
+def _scale(panel: Panel, spec: WindowSpec, symbol: IntArray, columns: IntArray) -> FloatArray:
+    """[N, H]: sigma * sqrt(h), the volatility of h sessions of independent returns; or 1."""
+    if spec.target_scale == "none":
+        return np.ones((len(symbol), len(spec.horizons)))
+    return panel.sigma[symbol, columns][:, None] * np.sqrt(np.array(spec.horizons, dtype=np.float64))

@@ -1,0 +1,177 @@
+"""The features and how one is added: one function under `@feature`, in the module of its family.
+
+    @feature(family="returns", inputs=("close",), lookback=5, unit="simple return")
+    def ret_5(bars: BarBlock) -> FloatArray:
+        \"\"\"Return over five sessions.
+
+        Formula: close[t] / close[t-5] - 1.
+        NaN: the first 5 rows.
+        Reference: definition.
+        \"\"\"
+        return change(bars.close, 5)
+
+The function's name is the feature's name and the first line of its docstring the description. It gets a `BarBlock` of
+[symbols, bars] arrays (a bar is a row of its symbol: sessions without a bar are not there) and returns the same shape,
+made of `kernels`, which keep the value at t a function of exactly its last bars. With `across=` (rank_across,
+mean_across, excess_across) that value is then compared with those of all symbols at the same `ts`. A new family is a
+module named in `trading_core/features/__init__.py`.
+
+Features are array kernels and not polars expressions: rolling expressions keep running sums, whose last bits depend on
+where the frame begins, while features must be equal to the bit however their history was cut.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from types import CodeType, FunctionType, ModuleType
+from typing import TypeAlias
+
+from trading_core.errors import InvalidConfigError, MissingColumnsError, UnknownNameError
+from trading_core.schema import DateArray, FloatArray, IntArray
+
+BAR_INPUTS: tuple[str, ...] = ("open", "high", "low", "close", "volume")
+_HOUSE = __name__.rpartition(".")[0]  # the package whose functions belong to a formula
+
+
+@dataclass(frozen=True, slots=True)
+class BarBlock:
+    """Adjusted bars of some symbols, [S, R]: oldest first, symbols with fewer bars padded at the end.
+
+    Only the declared inputs of the features at hand are filled; another one raises `MissingColumnsError`.
+    """
+
+    sessions: DateArray  # the exchange's date of each bar, NaT in the padding
+    columns: dict[str, FloatArray]
+
+    def _column(self, name: str) -> FloatArray:
+        if name not in self.columns:
+            raise MissingColumnsError("The block of a feature", [name], sorted(self.columns))
+        return self.columns[name]
+
+    @property
+    def open(self) -> FloatArray:
+        return self._column("open")
+
+    @property
+    def high(self) -> FloatArray:
+        return self._column("high")
+
+    @property
+    def low(self) -> FloatArray:
+        return self._column("low")
+
+    @property
+    def close(self) -> FloatArray:
+        return self._column("close")
+
+    @property
+    def volume(self) -> FloatArray:
+        return self._column("volume")
+
+
+Compute: TypeAlias = Callable[[BarBlock], FloatArray]
+Across: TypeAlias = Callable[[FloatArray, IntArray], FloatArray]
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One feature. `lookback`: rows before t that row t may depend on."""
+
+    name: str
+    family: str
+    inputs: tuple[str, ...]
+    lookback: int
+    unit: str
+    description: str
+    compute: Compute
+    across: Across | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over the formula: name, inputs, lookback and the code that runs, comments left out."""
+        parts = [self.name, repr(self.inputs), repr(self.lookback), _code_of(self.compute)]
+        parts.append(_code_of(self.across) if self.across else "")
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+FEATURES: dict[str, Feature] = {}
+
+
+def feature(
+    *, family: str, inputs: tuple[str, ...], lookback: int, unit: str, across: Across | None = None
+) -> Callable[[Compute], Compute]:
+    """Registers the function below it. `inputs`: columns of adjusted bars. Errors: InvalidConfigError."""
+
+    def register(compute: Compute) -> Compute:
+        name = compute.__name__
+        description = (inspect.getdoc(compute) or "").partition("\n")[0].rstrip(".")
+        problems = [f"inputs: '{c}' is no column of bars {BAR_INPUTS}" for c in inputs if c not in BAR_INPUTS]
+        if name in FEATURES:
+            problems.append(f"name: taken by the feature of family '{FEATURES[name].family}'; choose another")
+        if lookback < 0:
+            problems.append(f"lookback: {lookback} rows; it cannot be negative")
+        if not description:
+            problems.append("docstring: missing; its first line is the description")
+        if problems:
+            raise InvalidConfigError(f"Feature '{name}'", problems)
+        FEATURES[name] = Feature(name, family, inputs, lookback, unit, description, compute, across)
+        return compute
+
+    return register
+
+
+def get(name: str) -> Feature:
+    """The feature of that name; `UnknownNameError` with the allowed ones."""
+    if name not in FEATURES:
+        raise UnknownNameError("feature", name, sorted(FEATURES))
+    return FEATURES[name]
+
+
+# --- what a formula is made of ----------------------------------------------------------------------------------------
+
+
+@cache
+def _code_of(function: Callable[..., object]) -> str:
+    """The syntax trees of a function and of everything of this package that it reaches, with the constants it reads."""
+    reached: dict[str, str] = {}
+    _reach(function, "formula", reached)  # not its module: a formula that moves is the same formula
+    return "\n".join(f"{name}={code}" for name, code in sorted(reached.items()))
+
+
+def _reach(function: Callable[..., object], name: str, reached: dict[str, str]) -> None:
+    if name in reached or not isinstance(function, FunctionType):
+        return
+    reached[name] = _tree(inspect.getsource(function))
+    for used in sorted(set(_names(function.__code__))):
+        value = function.__globals__.get(used)
+        if isinstance(value, FunctionType) and value.__module__.startswith(_HOUSE):
+            _reach(value, f"{value.__module__}.{value.__qualname__}", reached)
+        elif isinstance(value, ModuleType) and value.__name__.startswith(_HOUSE):
+            reached[value.__name__] = _tree(inspect.getsource(value))
+        elif isinstance(value, bool | int | float | str | tuple):
+            reached[f"{function.__module__}.{used}"] = repr(value)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _tree(source: str) -> str:
+    """The syntax tree as text: no comments, docstrings, decorators, layout."""
+    tree = ast.parse(textwrap.dedent(source))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:]
+            if isinstance(node, ast.FunctionDef):
+                node.decorator_list = []
+    return ast.dump(tree)

@@ -1,0 +1,162 @@
+"""Bundle + panel -> forecasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import numpy as np
+import polars as pl
+
+from trading_core.calibration.platt import Platt
+from trading_core.calibration.quantiles import p_up_from_quantiles
+from trading_core.dataset.panel import Panel
+from trading_core.dataset.scaling import Scaler
+from trading_core.dataset.windows import ScaledPanel, TargetScale, Vocabulary, WindowSet, WindowSpec
+from trading_core.errors import BundleError, InvalidConfigError, LookAheadError, NoDataError
+from trading_core.models.forward import forward_in_batches, torch_threads
+from trading_core.registry.bundle import Bundle, ModelCard
+from trading_core.schema import (
+    FORECASTS,
+    MONTH,
+    QUANTILE_COLUMNS,
+    QUANTILES,
+    SESSION,
+    SYMBOL,
+    TS,
+    UTC_TS,
+    Float32Array,
+    FloatArray,
+    IntArray,
+)
+
+_COLUMNS = pl.Schema({name: dtype for name, dtype in FORECASTS.columns.items() if name != MONTH})
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastLabels:
+    """What every forecast row says of where it comes from."""
+
+    model_version: str
+    features_version: str
+    run_id: str
+
+
+def predict(
+    bundle: Bundle,
+    panel: Panel,
+    columns: IntArray,
+    closes: Mapping[date, datetime],
+    labels: ForecastLabels,
+    batch_size: int = 4096,
+    threads: int = 2,
+) -> pl.DataFrame:
+    """Forecasts for the decisions at `columns` of the panel: schema.FORECASTS without month.
+
+    Rows are ordered by session, symbol, horizon. closes: the close (UTC) of every session that may be asked for. A
+    symbol has a row where its window is complete enough at that session; a symbol or sector that the model has not met
+    takes the unknown code. A row does not depend on which others are asked for, to float32 rounding.
+    Errors: LookAheadError (a session at or before the model's cut-off), BundleError (the card does not fit the code),
+    InvalidConfigError (other features than the model's), NoDataError (a session without a close),
+    TooShortHistoryError (the panel is shorter than the encoder).
+    """
+    card = bundle.card
+    columns = np.unique(np.asarray(columns, dtype=np.int64))
+    _check_sessions(card, panel, columns, closes, labels.model_version)
+    windows = _windows(bundle, panel, columns)
+    with torch_threads(threads):
+        scaled = forward_in_batches(bundle.module, _batches(windows, batch_size))  # [N,H,Q]
+    if len(windows) == 0:
+        return pl.DataFrame(schema=_COLUMNS)
+    quantiles = np.sort(scaled.astype(np.float64) * windows.scale[:, :, None], axis=-1)
+    return _frame(card, panel, windows, quantiles, _p_up(card, quantiles), closes, labels)
+
+
+def _check_sessions(
+    card: ModelCard, panel: Panel, columns: IntArray, closes: Mapping[date, datetime], version: str
+) -> None:
+    total = len(panel.sessions)
+    if len(columns) and not 0 <= columns[0] <= columns[-1] < total:
+        raise InvalidConfigError(
+            "The sessions to forecast", [f"columns {columns[0]} .. {columns[-1]} of a panel of {total}"]
+        )
+    for session in panel.sessions[columns].astype(object):
+        if session <= card.cutoff:
+            raise LookAheadError(version, card.cutoff, session)
+        if session not in closes:
+            raise NoDataError(
+                f"The close of session {session} is not known", "Hand in the closes of all sessions asked for."
+            )
+
+
+def _windows(bundle: Bundle, panel: Panel, columns: IntArray) -> WindowSet:
+    card = bundle.card
+    target_scale: TargetScale
+    if card.spec.quantiles != QUANTILES:
+        raise BundleError(
+            bundle.uri, f"it forecasts the quantiles {card.spec.quantiles}; the forecasts table holds {QUANTILES}"
+        )
+    if card.target_scale == "volatility":
+        target_scale = "volatility"
+    elif card.target_scale == "none":
+        target_scale = "none"
+    else:
+        raise BundleError(bundle.uri, f"its target_scale is '{card.target_scale}'; known are 'volatility' and 'none'")
+    scaler, vocabulary = Scaler.from_json(card.scaler), Vocabulary.from_json(card.vocabulary)
+    if scaler.channels != card.spec.channels or scaler.features != card.features:
+        raise BundleError(bundle.uri, "its scaler's features and channels are not those of its model")
+    if vocabulary.cardinalities(card.static) != card.spec.static_cardinalities:
+        raise BundleError(bundle.uri, "its vocabulary's sizes are not those of its model")
+    spec = WindowSpec(card.spec.encoder_length, card.spec.horizons, target_scale, card.static)
+    return WindowSet.for_inference(ScaledPanel.of(panel, scaler), columns, spec, vocabulary)
+
+
+def _batches(windows: WindowSet, size: int) -> Iterator[tuple[Float32Array, IntArray]]:
+    for start in range(0, len(windows), size):
+        batch = windows.gather(np.arange(start, min(start + size, len(windows)), dtype=np.int64))
+        yield batch.x, batch.static
+
+
+def _p_up(card: ModelCard, quantiles: FloatArray) -> FloatArray:
+    """[N,H] calibrated probability that the label is positive. quantiles: [N,H,Q]."""
+    raw = p_up_from_quantiles(quantiles, card.spec.quantiles)
+    return np.stack([Platt.from_json(text).apply(raw[:, h]) for h, text in enumerate(card.platt)], axis=1)
+
+
+def _frame(
+    card: ModelCard,
+    panel: Panel,
+    windows: WindowSet,
+    quantiles: FloatArray,
+    p_up: FloatArray,
+    closes: Mapping[date, datetime],
+    labels: ForecastLabels,
+) -> pl.DataFrame:
+    rows, horizons = p_up.shape
+    sessions = panel.sessions[windows.columns]  # [N]
+    asked = np.unique(sessions)
+    close_of = pl.DataFrame(
+        {SESSION: asked, TS: [closes[day] for day in asked.astype(object)]},
+        schema_overrides={SESSION: pl.Date, TS: UTC_TS},
+    )
+    flat = quantiles.reshape(rows * horizons, -1)  # [N,H,Q] -> [N*H,Q]
+    frame = pl.DataFrame(
+        {
+            SYMBOL: np.repeat(np.array(panel.symbols, dtype=object)[windows.symbol], horizons),
+            SESSION: np.repeat(sessions, horizons),
+            "horizon": np.tile(np.array(card.spec.horizons, dtype=np.int32), rows),
+            **{name: flat[:, k] for k, name in enumerate(QUANTILE_COLUMNS)},
+            "score": flat[:, QUANTILES.index(0.5)],
+            "p_up": p_up.reshape(-1),
+        },
+        schema_overrides={SYMBOL: pl.String, SESSION: pl.Date},
+    )
+    constants = {
+        "model": card.model,
+        "model_version": labels.model_version,
+        "features_version": labels.features_version,
+        "run_id": labels.run_id,
+    }
+    frame = frame.join(close_of, on=SESSION, how="left", maintain_order="left")
+    return frame.with_columns(pl.lit(value).alias(name) for name, value in constants.items()).select(_COLUMNS)

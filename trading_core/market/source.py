@@ -1,0 +1,77 @@
+"""What every market data source is: a small Protocol, and the frames that it hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Protocol, runtime_checkable
+
+import polars as pl
+
+from trading_core.schema import BARS, CORPORATE_ACTIONS, INSTRUMENTS, MONTH, PriceBasis
+
+# The frames of a source: the stored tables without the month partition, which storage derives from the session.
+BAR_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {k: v for k, v in BARS.columns.items() if k != MONTH}
+ACTION_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    k: v for k, v in CORPORATE_ACTIONS.columns.items() if k != MONTH
+}
+INSTRUMENT_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    k: v for k, v in INSTRUMENTS.columns.items() if k != MONTH
+}
+
+
+def empty_bars() -> pl.DataFrame:
+    """No rows, columns as BAR_SCHEMA."""
+    return pl.DataFrame(schema=BAR_SCHEMA)
+
+
+def empty_actions() -> pl.DataFrame:
+    """No rows, columns as ACTION_SCHEMA."""
+    return pl.DataFrame(schema=ACTION_SCHEMA)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What one fetch brought. Both frames are sorted by their key.
+
+    `bars`: symbol, ts (close of the session, UTC), session, open, high, low, close, volume: one row per key.
+    `actions`: symbol, session (the ex-date), kind (schema.ActionKind), value, known_at (the session at whose close it
+    is known; that may be the session before the ex-date, so an event of the coming session can be among them).
+    `failures`: symbol -> reason, for every requested symbol that could not be delivered.
+    """
+
+    bars: pl.DataFrame
+    actions: pl.DataFrame
+    failures: Mapping[str, str]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A provider of daily bars. Constructing does no I/O; `now` (aware UTC) bounds everything that is returned."""
+
+    @property
+    def name(self) -> str:
+        """The name in the registry."""
+        ...
+
+    @property
+    def price_basis(self) -> PriceBasis:
+        """What the prices of `fetch` are adjusted for."""
+        ...
+
+    def symbols(self) -> list[str]:
+        """Every symbol the source can deliver, sorted."""
+        ...
+
+    def instruments(self, now: datetime) -> pl.DataFrame:
+        """One row per symbol, columns as INSTRUMENT_SCHEMA; `delisted` is null unless it is known by `now`."""
+        ...
+
+    def fetch(self, symbols: Sequence[str], start: date, end: date, now: datetime) -> Fetched:
+        """Sessions start..end (both included) whose close lies at or before `now`, of `symbols`.
+
+        Errors: InvalidDateRangeError when start > end; SourceUnavailableError when the source as a whole does not
+        answer. A single symbol that fails is reported in `failures` and never raises.
+        """
+        ...

@@ -1,0 +1,60 @@
+"""The last layer of the networks: features in, non-decreasing quantiles out; and the embedding of static columns."""
+
+from __future__ import annotations
+
+from math import expm1, log
+from statistics import NormalDist
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class MonotoneQuantileHead(nn.Module):
+    """[B,D] -> [B,H,Q]: the middle quantile is free, the others are it plus or minus summed softplus steps.
+
+    Steps are positive, so quantiles cannot cross. The steps' biases start at the gaps of a standard normal, because
+    labels scaled by their volatility are close to one.
+    """
+
+    def __init__(self, in_features: int, horizons: int, quantiles: tuple[float, ...]) -> None:
+        super().__init__()
+        self.horizons, self.count = horizons, len(quantiles)
+        self.middle = min(range(self.count), key=lambda i: abs(quantiles[i] - 0.5))
+        self.linear = nn.Linear(in_features, horizons * self.count)
+        points = [NormalDist().inv_cdf(q) for q in quantiles]
+        gaps = [
+            abs(points[i] - points[i + (1 if i < self.middle else -1)]) for i in range(self.count) if i != self.middle
+        ]
+        start = [log(expm1(gap)) for gap in gaps]  # softplus(start) = gap
+        start.insert(self.middle, points[self.middle])
+        with torch.no_grad():
+            self.linear.bias.copy_(torch.tensor(start).repeat(horizons))
+
+    def forward(self, features: Tensor) -> Tensor:
+        raw = self.linear(features).unflatten(-1, (self.horizons, self.count))  # [B,H*Q] -> [B,H,Q]
+        middle = raw[..., self.middle : self.middle + 1]
+        below = F.softplus(raw[..., : self.middle])
+        above = F.softplus(raw[..., self.middle + 1 :])
+        down = middle - below.flip(-1).cumsum(-1).flip(-1)  # farther from the middle = more steps down
+        return torch.cat((down, middle, middle + above.cumsum(-1)), dim=-1)  # [B,H,Q]
+
+
+def embedding_size(cardinality: int, limit: int) -> int:
+    """Columns of the embedding of a category: about 1.6 * n^0.56 (fastai's rule), at most `limit`."""
+    return max(1, min(limit, round(1.6 * cardinality**0.56)))
+
+
+class StaticEmbedding(nn.Module):
+    """static [B,K] int64 -> [B,D]: one embedding per static column, side by side. D = 0 when there is none."""
+
+    def __init__(self, cardinalities: tuple[int, ...], limit: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(n, embedding_size(n, limit)) for n in cardinalities)
+        self.width = sum(embedding_size(n, limit) for n in cardinalities)
+
+    def forward(self, static: Tensor) -> Tensor:
+        parts = [table(static[:, k]) for k, table in enumerate(self.tables)]
+        if not parts:
+            return torch.zeros(len(static), 0, device=static.device)
+        return torch.cat(parts, dim=-1)  # K x [B,d_k] -> [B,D]

@@ -1,0 +1,70 @@
+"""The model zoo by name. Listing it is cheap: a member's file (and with it torch) is imported when it is first used.
+
+A member is one file with three names: `CONFIG` (a frozen dataclass that states its own bounds), `build(config, spec)`
+and, where the weights are solved for instead of trained by gradients, `fit_closed_form(module, batches)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from trading_core.errors import UnknownNameError
+from trading_core.schema import InputSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    # One batch: x [B,E,C] float32, static [B,K] int64, y [B,H] float32 (NaN where a label is missing).
+    Batch: TypeAlias = tuple[Tensor, Tensor, Tensor]
+    # Called once per pass over the data; every call starts from the first batch.
+    Batches: TypeAlias = Callable[[], Iterable[Batch]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One architecture. Its module computes forward(x [B,E,C] float32, static [B,K] int64) -> [B,H,Q].
+
+    The output holds quantiles of the scaled label, in the order of `spec.quantiles`, non-decreasing along Q. A sample's
+    output never depends on the other samples of its batch (in eval mode).
+    """
+
+    name: str
+    module: str  # where CONFIG, build and perhaps fit_closed_form live
+    description: str
+
+    @property
+    def config(self) -> type[Any]:
+        """The frozen dataclass of the architecture's options; it raises ValueError outside its bounds."""
+        config: type[Any] = import_module(self.module).CONFIG
+        return config
+
+    @property
+    def build(self) -> Callable[[Any, InputSpec], nn.Module]:
+        """(config, spec) -> a module with fresh weights, drawn from torch's current random state."""
+        build: Callable[[Any, InputSpec], nn.Module] = import_module(self.module).build
+        return build
+
+    @property
+    def fit_closed_form(self) -> Callable[[nn.Module, Batches], None] | None:
+        """Solves the weights in place, reading the batches as often as needed; None for models trained by gradients."""
+        fit: Callable[[nn.Module, Batches], None] | None = getattr(import_module(self.module), "fit_closed_form", None)
+        return fit
+
+
+_ENTRIES = (
+    ModelEntry("tft", "trading_core.models.tft", "Temporal Fusion Transformer of pytorch-forecasting"),
+    ModelEntry("lstm", "trading_core.models.lstm", "LSTM over the window with a monotone quantile head"),
+    ModelEntry("linear", "trading_core.models.linear", "Ridge regression on the last rows, solved in closed form"),
+)
+
+MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}
+
+
+def model_entry(name: str) -> ModelEntry:
+    """The entry called `name`; UnknownNameError with the allowed names otherwise."""
+    if name not in MODELS:
+        raise UnknownNameError("model", name, list(MODELS))
+    return MODELS[name]

@@ -1,0 +1,187 @@
+"""What Airflow tasks hand to each other: small frozen references, never frames. All of them are plain JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+RefT = TypeVar("RefT")
+
+
+@lru_cache(maxsize=64)
+def _adapter(kind: type) -> TypeAdapter:
+    return TypeAdapter(kind)
+
+
+def dump(ref: Any) -> Any:
+    """A reference as JSON-ready values (dates as ISO strings)."""
+    return _adapter(type(ref)).dump_python(ref, mode="json")
+
+
+def load(kind: type[RefT], values: Any) -> RefT:
+    """The reference that `dump` wrote."""
+    return _adapter(kind).validate_python(values)
+
+
+@dataclass(frozen=True, slots=True)
+class DateRange:
+    """Sessions from `start` to `end`, both included."""
+
+    start: date
+    end: date
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillPlan:
+    """What one feature backfill will do. No chunks and no ranges: everything is there already."""
+
+    market: str
+    run_id: str
+    start: date
+    end: date
+    chunks: tuple[tuple[str, ...], ...]  # symbols to fetch together
+    ranges: tuple[DateRange, ...]  # sessions to compute together, over the whole cross-section
+    reason: str = ""  # why there is nothing to do
+
+
+@dataclass(frozen=True, slots=True)
+class StagedRef:
+    """Files published under `prefix`, the manifest's SHA-256 being `digest`."""
+
+    prefix: str
+    digest: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class BarsRef:
+    market: str
+    bars_version: int
+    rows: int
+    quarantined: int
+    symbols: int
+    failures: dict[str, str]
+    report: str  # path of the quality report in the artifact store
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturesRef:
+    market: str
+    features_version: str
+    start: date
+    end: date
+    rows: int
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRef:
+    """A training request in the artifact store."""
+
+    market: str
+    request_uri: str  # full URI: what `trading train --request` takes
+    request_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    market: str
+    model: str
+    version: int
+    bundle: str
+    digest: str
+    cutoff: date
+    aliases: tuple[str, ...]
+    reused: bool
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastsRef:
+    market: str
+    model: str
+    model_version: str
+    table_version: int
+    start: date
+    end: date
+    rows: int
+    added: int
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyRow:
+    """One line of the strategy table, net of costs."""
+
+    name: str
+    benchmark: bool
+    total_return: float
+    cagr: float
+    volatility: float
+    sharpe: float
+    p_value: float
+    sortino: float
+    max_drawdown: float
+    turnover: float
+    hit_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRef:
+    market: str
+    evaluation_id: str
+    model_version: str
+    start: date
+    end: date
+    report: str  # path of the HTML report in the artifact store
+    mean_rank_ic: float
+    rank_icir: float
+    rank_ic_t: float
+    rank_ic_ceiling: float  # what a perfect model reaches, where the market knows it; else NaN
+    strategies: tuple[StrategyRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRef:
+    """A trading session that was opened in the ledger."""
+
+    market: str
+    account: str
+    kind: str  # live, replay or dry
+    broker: str
+    strategy: str  # name of the strategy config
+    session: date  # T: filled at its open
+    decision_session: date  # D: the last session the decision knows
+    run_id: str
+    model: str = ""
+    model_version: str = ""
+    forecasts_version: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class OrdersRef:
+    account: str
+    session: date
+    side: str
+    submitted: int  # sent now
+    known: int  # already there from an earlier attempt
+
+
+@dataclass(frozen=True, slots=True)
+class SessionResult:
+    account: str
+    kind: str
+    session: date
+    decision_session: date
+    status: str  # settled or pending
+    orders: int
+    fills: int
+    rejected: int
+    held_without_forecast: int
+    equity: float
+    cash: float
+    costs: float
+    report: str  # path of the session's report in the artifact store

@@ -1,0 +1,227 @@
+"""A training request and what becomes of it. `trading train --request URI` is the one entry point, wherever it runs.
+
+A request is a JSON file in the artifact store that holds everything the training needs (configs, table versions, split,
+seed), so a pod needs nothing but its URI and the store. An identical request has an identical hash and is not run twice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections import deque
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from trading_core import __version__, config
+from trading_core.config import MarketConfig, ModelConfig, Settings
+from trading_core.errors import InvalidConfigError, TooShortHistoryError, TrainingFailedError
+from trading_core.features import build as features
+from trading_core.models.registry import model_entry
+from trading_core.pipelines import refs
+from trading_core.pipelines.panels import current_versions
+from trading_core.pipelines.refs import ModelRef, TrainingRef
+from trading_core.pipelines.workspace import Workspace, open_workspace
+from trading_core.training.config import TrainingConfig
+
+REQUEST_TAG = "request_hash"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """Everything a training needs. `test_start`: the first session it must not have seen a label of."""
+
+    market: dict[str, Any]
+    model_name: str
+    model: dict[str, Any]
+    start: date
+    test_start: date
+    versions: dict[str, int]
+    fingerprints: dict[str, str]
+    reuse: bool
+    requested_at: datetime
+
+    def hash(self) -> str:
+        """Of what determines the model; two requests that differ only in when they were made are the same."""
+        parts = {
+            "market": self.market["id"],
+            "model": self.model,
+            "range": [str(self.start), str(self.test_start)],
+            "versions": self.versions,
+            "fingerprints": self.fingerprints,
+            "again": None if self.reuse else str(self.requested_at),
+        }
+        return config.config_hash(parts, 16)
+
+
+def check_model_config(model: ModelConfig, where: str) -> None:
+    """Validates what only the rooms know: feature names, architecture and training options. Errors: ConfigError."""
+    features.fingerprints(model.features)
+    config.parse_options(model_entry(model.model).config, model.architecture, f"architecture of {where}")
+    config.parse_options(TrainingConfig, model.training, f"training of {where}")
+
+
+def prepare(
+    ws: Workspace,
+    *,
+    model: str,
+    test_start: date | None,
+    now: datetime,
+    seed: int | None = None,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    reuse: bool = True,
+) -> TrainingRef:
+    """Writes the request and returns its reference. By default the market's last `test_sessions` stay unseen.
+
+    Errors: ConfigError (model, features, options), NoDataError, TooShortHistoryError.
+    """
+    chosen = _with_overrides(config.load_model(model, ws.settings), seed, epochs, learning_rate)
+    check_model_config(chosen, f"model '{model}'")
+    versions = current_versions(ws)
+    request = TrainRequest(
+        market=ws.market.model_dump(mode="json"),
+        model_name=model,
+        model=chosen.model_dump(mode="json"),
+        start=ws.market.history_start,
+        test_start=test_start or default_test_start(ws, now),
+        versions=versions,
+        fingerprints=features.fingerprints(chosen.features),
+        reuse=reuse,
+        requested_at=now,
+    )
+    digest = request.hash()
+    path = ws.path("training", digest, "request.json")
+    ws.store.create(path, config.canonical_json(refs.dump(request)).encode())
+    return TrainingRef(ws.market.id, ws.store.uri(path), digest)
+
+
+def default_test_start(ws: Workspace, now: datetime) -> date:
+    """The first of the market's last `test_sessions` sessions that have features."""
+    table = features.table_name(next(iter(features.families(["log_ret"]))))
+    stored = ws.tables.sessions(table)
+    need = ws.market.test_sessions + 100
+    if len(stored) < need:
+        raise TooShortHistoryError(f"Training on market '{ws.market.id}'", len(stored), need)
+    return stored[-ws.market.test_sessions]
+
+
+def _with_overrides(
+    model: ModelConfig, seed: int | None, epochs: int | None, learning_rate: float | None
+) -> ModelConfig:
+    training = dict(model.training)
+    if epochs is not None:
+        training["epochs"] = epochs
+    if learning_rate is not None:
+        training["learning_rate"] = learning_rate
+    return model.model_copy(update={"training": training, "seed": model.seed if seed is None else seed})
+
+
+def run_in_process(ref: TrainingRef, settings: Settings) -> None:
+    """Runs `trading train --request URI` as a child process and prints what it prints.
+
+    A process of its own, because Airflow's workers fork and CUDA does not survive a fork. It ends when this one ends.
+    Errors: TrainingFailedError with the child's last lines.
+    """
+    command = [sys.executable, "-m", "trading_core.cli", "train", "--request", ref.request_uri]
+    tail: deque[str] = deque(maxlen=20)
+    with subprocess.Popen(
+        command,
+        env={**os.environ, **environment_of(settings), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=_die_with_parent,
+    ) as child:
+        try:
+            for line in child.stdout or ():
+                print(line.rstrip())
+                tail.append(line.rstrip())
+        except BaseException:
+            child.terminate()
+            raise
+    if child.returncode != 0:
+        raise TrainingFailedError(f"its process ended with code {child.returncode}:\n" + "\n".join(tail))
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """`settings` as `TRADING_*` variables for a child process (secrets go by environment, never by command line)."""
+    found = {}
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        plain = value.get_secret_value() if hasattr(value, "get_secret_value") else value
+        if plain not in (None, ""):
+            found[f"TRADING_{name.upper()}"] = str(plain)
+    return found
+
+
+def _die_with_parent() -> None:
+    """Asks Linux to end this child when its parent dies, even by kill -9. Elsewhere the child runs to its end."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM
+
+
+def load_request(uri: str, settings: Settings) -> tuple[Workspace, TrainRequest]:
+    """The request at `uri`, which must lie in the artifact store. Errors: UriEscapeError, StorageError, ConfigError."""
+    from trading_core.pipelines.workspace import storage_options
+    from trading_core.storage.artifacts import ArtifactStore
+
+    store = ArtifactStore.open(settings.artifacts, storage_options(settings))
+    raw = store.read_json(store.path_of(uri))
+    try:
+        request = refs.load(TrainRequest, raw)
+    except ValueError as error:
+        raise InvalidConfigError(uri, [str(error).splitlines()[0]]) from error
+    market = config.validate(MarketConfig, request.market, f"market of {uri}")
+    return open_workspace(market, settings), request
+
+
+def run(uri: str, settings: Settings, now: datetime) -> ModelRef:
+    """Trains what the request asks for and registers it; an identical request that was run before is reused."""
+    ws, request = load_request(uri, settings)
+    done = ws.path("training", request.hash(), "result.json")
+    known = _known_result(ws, done)
+    if known is not None:
+        return known
+    from trading_core.pipelines.fit import fit_and_register  # torch and MLflow only from here on
+
+    made = fit_and_register(ws, request, now)
+    ws.store.write_json(done, refs.dump(made))
+    return made
+
+
+def outcome(ws: Workspace, ref: TrainingRef) -> ModelRef:
+    """What the training of `ref` left. Errors: TrainingFailedError when it left nothing."""
+    path = ws.path("training", ref.request_hash, "result.json")
+    if not ws.store.exists(path):
+        raise TrainingFailedError(f"the training process left no result at '{path}'")
+    return refs.load(ModelRef, ws.store.read_json(path))
+
+
+def _known_result(ws: Workspace, path: str) -> ModelRef | None:
+    """The result of an earlier run of the same request, if its model version is still registered."""
+    if not ws.store.exists(path):
+        return None
+    from dataclasses import replace
+
+    from trading_core.errors import NoModelError
+
+    known = refs.load(ModelRef, ws.store.read_json(path))
+    try:
+        version = ws.registry().version(ws.market.id, known.version)
+    except NoModelError:
+        return None
+    return replace(known, reused=True, aliases=version.aliases)
+
+
+def code_version() -> str:
+    """The library's version and, in a checkout, the commit."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(config.PROJECT_ROOT), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return __version__
+    return f"{__version__}+{found.stdout.strip()}"

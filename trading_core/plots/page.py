@@ -1,0 +1,78 @@
+"""The look of the report: its style sheet, and the script that draws the charts in the reader's theme."""
+
+STYLE = """
+:root { color-scheme: light dark; --bg: #f6f7f9; --card: #ffffff; --text: #1b2330; --dim: #5d6878; --line: #dfe3ea;
+  --grid: #e8ebf0; --accent: #2563eb; --soft: #eef3fe; }
+@media (prefers-color-scheme: dark) { :root { --bg: #0f131a; --card: #171c25; --text: #e4e8ef; --dim: #98a3b5;
+  --line: #2a3240; --grid: #262d39; --accent: #6ea0ff; --soft: #182338; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--bg); color: var(--text);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 32px 20px 64px; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 16px; letter-spacing: -0.01em; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 0 0 10px; }
+h3 { font-size: 0.95rem; margin: 14px 0 4px; color: var(--dim); font-weight: 600; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 20px 22px;
+  margin-top: 18px; }
+.lead { color: var(--dim); margin: -4px 0 12px; font-size: 0.92rem; }
+.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(205px, 1fr)); gap: 12px 24px; margin: 0; }
+.facts dt { color: var(--dim); font-size: 0.78rem; }
+.facts dd { margin: 0; font-weight: 550; overflow-wrap: anywhere; }
+.verdict { list-style: none; margin: 0; padding: 14px 18px; background: var(--soft); border-radius: 8px;
+  border-left: 4px solid var(--accent); }
+.verdict li + li { margin-top: 10px; }
+ul { margin: 0; padding-left: 20px; }
+li + li { margin-top: 4px; }
+.scroll { overflow-x: auto; margin: 0 -22px; padding: 0 22px; }
+.scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: -2px; }
+table { border-collapse: collapse; width: 100%; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 8px 7px; white-space: nowrap; border-bottom: 1px solid var(--line); }
+thead th { color: var(--dim); font-weight: 550; font-size: 0.8rem; white-space: normal; vertical-align: bottom; }
+thead th[title]:not([title=""]) { text-decoration: underline dotted var(--line); text-underline-offset: 4px;
+  cursor: help; }
+tbody tr:last-child > * { border-bottom: 0; }
+th:first-child { text-align: left; padding-left: 0; font-weight: 600; }
+td.note { text-align: left; color: var(--dim); white-space: normal; min-width: 220px; }
+tr.benchmark th, tr.benchmark td, .dim { color: var(--dim); }
+.tag { display: table; font-size: 0.7rem; font-weight: 500; border: 1px solid var(--line); border-radius: 999px; padding: 0 7px; }
+.date { white-space: nowrap; }
+.chart { width: 100%; }
+@media (max-width: 600px) { main { padding: 20px 10px 40px; } section { padding: 16px 14px; border-radius: 10px; }
+  .scroll { margin: 0 -14px; padding: 0 14px; } h1 { font-size: 1.4rem; } .facts { grid-template-columns: 1fr 1fr; }
+  th:first-child { position: sticky; left: 0; background: var(--card); padding-right: 10px; white-space: normal; }
+}
+@media print { body { background: #fff; } section { break-inside: avoid; } }
+"""
+
+SCRIPT = """
+(function () {
+  function theme() {
+    var css = getComputedStyle(document.documentElement);
+    function c(name) { return css.getPropertyValue(name).trim(); }
+    var axis = { gridcolor: c('--grid'), linecolor: c('--line'), tickcolor: c('--line'), zerolinecolor: c('--line') };
+    return { font: c('--text'), dim: c('--dim'), card: c('--card'), line: c('--line'), axis: axis };
+  }
+  function paint(layout, width) {
+    var t = theme(), dim = { color: t.dim };
+    layout.font = Object.assign({}, layout.font, { color: t.font });
+    layout.hoverlabel = { bgcolor: t.card, bordercolor: t.line, font: { color: t.font } };
+    layout.xaxis = Object.assign({}, layout.xaxis, t.axis, { tickfont: dim, spikecolor: t.dim,
+      nticks: Math.max(3, Math.floor(width / 130)) });
+    layout.yaxis = Object.assign({}, layout.yaxis, t.axis, { tickfont: dim });
+    if (layout.yaxis.title) { layout.yaxis.title = Object.assign({}, layout.yaxis.title, { font: { color: t.dim, size: 12 } }); }
+    return layout;
+  }
+  var charts = [];
+  document.querySelectorAll('script[data-chart]').forEach(function (source) {
+    var figure = JSON.parse(source.textContent);
+    var place = document.getElementById(source.dataset.chart);
+    Plotly.newPlot(place, figure.data, paint(figure.layout, place.clientWidth), { responsive: true, displayModeBar: false });
+    charts.push(place);
+  });
+  function repaint() {
+    charts.forEach(function (place) { Plotly.relayout(place, paint(place.layout, place.clientWidth)); });
+  }
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', repaint);
+  addEventListener('resize', repaint);
+})();
+"""

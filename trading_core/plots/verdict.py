@@ -1,0 +1,83 @@
+"""The verdict in plain words, made of the numbers alone."""
+
+from __future__ import annotations
+
+import math
+
+from trading_core.metrics.significance import SharpeTest
+
+SIGNIFICANT = 0.05
+NBSP = "\u00a0"  # keeps a number and its unit on one line
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """0.1234 -> "12.3 %"; NaN -> "not defined"."""
+    return "not defined" if not math.isfinite(value) else f"{value * 100:.{digits}f}{NBSP}%".replace("-", "−")
+
+
+def p_text(p_value: float) -> str:
+    """A p-value as written in sentences: "p = 0.18", "p < 0.001" (with no-break spaces)."""
+    if not math.isfinite(p_value):
+        return "p not defined"
+    text = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}" if p_value < 0.1 else f"p = {p_value:.2f}"
+    return text.replace(" ", NBSP)
+
+
+def growth_sentence(name: str, cagr: float, benchmark: str, active_cagr: float) -> str:
+    """How much the strategy grew a year, and how much more or less than the benchmark (fractions)."""
+    if not math.isfinite(active_cagr):
+        return f"{name} grew {percent(cagr)} a year after costs."
+    points = f"{abs(active_cagr) * 100:.1f} percentage points a year"
+    compared = f"{points} {'more' if active_cagr > 0 else 'less'} than" if abs(active_cagr) >= 5e-4 else "the same as"
+    return f"{name} grew {percent(cagr)} a year after costs, {compared} {benchmark} ({percent(cagr - active_cagr)})."
+
+
+def sharpe_sentence(test: SharpeTest) -> str:
+    """Whether the Sharpe ratio can be told from zero."""
+    if not math.isfinite(test.p_value):
+        return f"Whether its Sharpe ratio differs from zero cannot be said: {test.reason}."
+    judged = "significant" if test.p_value < SIGNIFICANT else "not significant"
+    return (
+        f"Its Sharpe ratio is {_signed(test.sharpe_annual)} ± {test.standard_error_annual:.2f}; against zero "
+        f"{p_text(test.p_value)}, {judged} at the 5{NBSP}% level."
+    )
+
+
+def active_sentence(benchmark: str, test: SharpeTest) -> str:
+    """Whether the difference to the benchmark can be told from luck."""
+    if not math.isfinite(test.p_value):
+        return f"Whether it differs from {benchmark} cannot be said: {test.reason}."
+    if test.p_value < SIGNIFICANT:
+        return f"That it does better than {benchmark} is hard to put down to luck ({p_text(test.p_value)})."
+    if test.p_value > 1 - SIGNIFICANT:
+        return f"That it does worse than {benchmark} is hard to put down to luck ({p_text(1 - test.p_value)})."
+    return f"The difference to {benchmark} cannot be told from luck ({p_text(test.p_value)} for doing better)."
+
+
+def trials_sentence(trials: int, best_p: float) -> str:
+    """What the number of things tried does to the smallest p-value (Bonferroni)."""
+    if trials <= 1 or not math.isfinite(best_p):
+        return ""
+    corrected = min(best_p * trials, 1.0)
+    survives = "still significant" if corrected < SIGNIFICANT else "not significant"
+    return (
+        f"{trials} models and strategies have been scored on this market. The smallest p-value, "
+        f"{best_p:.2g}, corrected for that many tries (Bonferroni) is {corrected:.2g}: {survives}."
+    )
+
+
+def skill_sentence(horizon: int, mean_ic: float, t_statistic: float, sessions: int) -> str:
+    """Whether the forecasts rank tomorrow's winners above the losers."""
+    unit = "session" if horizon == 1 else "sessions"
+    if not math.isfinite(t_statistic):
+        return f"The forecasts over {horizon} {unit} cannot be judged: too few sessions with an outcome ({sessions})."
+    judged = "ranked outcomes better than chance" if t_statistic > 1.96 else "cannot be told from chance"
+    judged = "ranked outcomes worse than chance" if t_statistic < -1.96 else judged
+    return (
+        f"The forecasts over {horizon} {unit} {judged}: mean rank IC {_signed(mean_ic, 3)} "
+        f"over {sessions} sessions, t{NBSP}={NBSP}{_signed(t_statistic, 1)}."
+    )
+
+
+def _signed(value: float, digits: int = 2) -> str:
+    return f"{value:.{digits}f}".replace("-", "−")

@@ -1,0 +1,232 @@
+"""Model bundles: weights.safetensors and config.json, published as one folder. No pickle on any path.
+
+config.json holds the model card: all that is needed to rebuild the module, to prepare its inputs and to know what it
+has seen. What does not fit the code that loads it is refused, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+from typing import Any
+
+import safetensors.torch
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from trading_core.calibration.platt import Platt
+from trading_core.errors import ArtifactCorruptedError, BundleError, FormulaMismatchError, InvalidConfigError
+from trading_core.models.registry import MODELS
+from trading_core.schema import InputSpec
+from trading_core.storage.artifacts import ArtifactStore, Published
+
+FORMAT_VERSION = 1
+WEIGHTS = "weights.safetensors"
+CARD = "config.json"
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What config.json says of a model.
+
+    architecture: the fields of the model's config class. features: in the order of the panel's last axis; fingerprints:
+    of each one's formula. static: static columns, in order. scaler, vocabulary: as trading_core.dataset writes them.
+    platt: one JSON per horizon of `spec`, as trading_core.calibration writes it. cutoff: the session of the last label
+    end used in training, validation or calibration; ranges are of decision sessions, both ends included.
+    data_versions: table -> Delta version. library_versions: package -> version.
+    """
+
+    market: str
+    model: str  # a name of trading_core.models.registry.MODELS
+    architecture: Mapping[str, Scalar]
+    spec: InputSpec
+    features: tuple[str, ...]
+    fingerprints: Mapping[str, str]
+    target_scale: str
+    static: tuple[str, ...]
+    scaler: str
+    vocabulary: str
+    platt: tuple[str, ...]
+    cutoff: date
+    train_start: date
+    train_end: date
+    validation_start: date
+    validation_end: date
+    data_versions: Mapping[str, int]
+    seed: int
+    config_hash: str
+    code_version: str
+    library_versions: Mapping[str, str]
+    format_version: int = FORMAT_VERSION
+
+
+_CARD = TypeAdapter(ModelCard)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A loaded model: `module` in eval mode on the CPU. uri: where it came from; digest: of its manifest."""
+
+    module: nn.Module
+    card: ModelCard
+    uri: str
+    digest: str
+
+
+def architecture_of(config: Any) -> dict[str, Scalar]:
+    """The plain fields of a model's config dataclass, for the card."""
+    return asdict(config)
+
+
+def save_bundle(store: ArtifactStore, prefix: str, module: nn.Module, card: ModelCard, now: datetime) -> str:
+    """Publishes the bundle under `prefix` and returns the digest of its manifest. Errors: BundleError, StorageError.
+
+    The card is checked as on loading, so that no bundle is published which cannot be loaded.
+    """
+    text = json.dumps(_CARD.dump_python(card, mode="json"), sort_keys=True, indent=2)
+    uri = f"{store.url}/{prefix}"
+    rebuilt = _rebuild(_parse_card(text.encode(), uri), uri)
+    weights = safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in _tensors(module).items()})
+    _load_weights(rebuilt, weights, uri)
+    return store.publish(prefix, {WEIGHTS: weights, CARD: text.encode()}, now)
+
+
+def load_bundle(store: ArtifactStore, prefix: str, digest: str | None = None) -> Bundle:
+    """The bundle under `prefix`; with `digest`, only that very one.
+
+    Errors: ArtifactMissingError (never published), ArtifactCorruptedError (a byte or the digest differs, a file is
+    missing), BundleError (whole, but not a bundle that this code can rebuild).
+    """
+    published = store.open_published(prefix, digest)
+    uri = f"{store.url}/{prefix}"
+    if set(published.names) != {WEIGHTS, CARD}:
+        raise BundleError(uri, f"it holds {', '.join(published.names)}; expected exactly {CARD} and {WEIGHTS}")
+    card = _parse_card(published.read(CARD), uri)
+    module = _rebuild(card, uri)
+    _load_weights(module, _read_weights(published, uri), uri)
+    return Bundle(module.eval(), card, uri, published.digest)
+
+
+def check_fingerprints(card: ModelCard, current: Mapping[str, str]) -> None:
+    """FormulaMismatchError naming every feature of the card whose formula in `current` is another one or not there."""
+    changed = [name for name in card.features if current.get(name) != card.fingerprints[name]]
+    if changed:
+        raise FormulaMismatchError(f"{card.model} of market {card.market}, cut-off {card.cutoff}", changed)
+
+
+def _read_weights(published: Published, uri: str) -> bytes:
+    data = published.read(WEIGHTS)
+    if not data:
+        raise ArtifactCorruptedError(uri, f"{WEIGHTS} is empty")
+    return data
+
+
+# --- the card ---------------------------------------------------------------------------------------------------------
+
+
+def _parse_card(data: bytes, uri: str) -> ModelCard:
+    """The card in `data`; BundleError unless every key is known, present, of its type and fits the others."""
+    try:
+        raw = json.loads(data)
+    except ValueError as error:
+        raise BundleError(uri, f"{CARD} is not JSON ({error})") from error
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(uri, f"{CARD} has format_version {version!r}; this code reads {FORMAT_VERSION}")
+    try:
+        card = _CARD.validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BundleError(uri, f"{CARD}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    # Written again it must be the same: pydantic skips keys it does not know and fills in those that have defaults.
+    again = _CARD.dump_python(card, mode="json")
+    if again != raw:
+        unknown = sorted(_paths(raw) ^ _paths(again))
+        raise BundleError(uri, f"{CARD} has unknown, missing or altered keys: {', '.join(unknown) or 'a value'}")
+    _check_card(card, uri)
+    return card
+
+
+def _paths(value: Any, prefix: str = "") -> set[str]:
+    if not isinstance(value, dict):
+        return {prefix}
+    return {path for key, item in value.items() for path in _paths(item, f"{prefix}.{key}" if prefix else str(key))}
+
+
+def _check_card(card: ModelCard, uri: str) -> None:
+    problems = []
+    if card.model not in MODELS:
+        problems.append(f"unknown model class '{card.model}' (known: {', '.join(sorted(MODELS))})")
+    if set(card.fingerprints) != set(card.features):
+        problems.append("features and fingerprints name different features")
+    if len(card.platt) != len(card.spec.horizons):
+        problems.append(f"{len(card.platt)} calibrations for {len(card.spec.horizons)} horizons")
+    if len(card.static) != len(card.spec.static_cardinalities):
+        problems.append(f"{len(card.static)} static columns for {len(card.spec.static_cardinalities)} cardinalities")
+    if card.validation_end > card.cutoff or card.train_end > card.cutoff:
+        problems.append(f"the cut-off {card.cutoff} lies before decisions that were learned from")
+    try:
+        for text in card.platt:
+            Platt.from_json(text)
+    except InvalidConfigError as error:
+        problems.append(f"a calibration cannot be read ({'; '.join(error.problems)})")
+    if problems:
+        raise BundleError(uri, f"{CARD}: {'; '.join(problems)}")
+
+
+# --- the module -------------------------------------------------------------------------------------------------------
+
+
+def _rebuild(card: ModelCard, uri: str) -> nn.Module:
+    """The card's module with weights still to be loaded; torch's random state is left as it was."""
+    entry = MODELS[card.model]
+    try:
+        config = entry.config(**card.architecture)
+        with torch.random.fork_rng(devices=[]):
+            return entry.build(config, card.spec)
+    except (TypeError, ValueError) as error:
+        raise BundleError(uri, f"{CARD}: the architecture of '{card.model}' is not valid: {error}") from error
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The state by name, each tensor once: modules may share parameters (the TFT's prescalers)."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor.detach()
+    return found
+
+
+def _load_weights(module: nn.Module, data: bytes, uri: str) -> None:
+    """Copies the tensors in `data` into `module`; BundleError unless names, shapes and dtypes are exactly its own."""
+    try:
+        stored = safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise BundleError(uri, f"{WEIGHTS} cannot be read ({error})") from error
+    own = _tensors(module)
+    if set(stored) != set(own):
+        raise BundleError(
+            uri, f"{WEIGHTS} and the architecture name different tensors: {_some_of(set(stored) ^ set(own))}"
+        )
+    for name, tensor in own.items():
+        given = stored[name]
+        if given.shape != tensor.shape or given.dtype != tensor.dtype:
+            found, wanted = (f"{list(t.shape)} {t.dtype}" for t in (given, tensor))
+            raise BundleError(uri, f"{WEIGHTS}: '{name}' is {found}, the architecture has {wanted}")
+        if given.is_floating_point() and not torch.isfinite(given).all():
+            raise BundleError(uri, f"{WEIGHTS}: '{name}' holds values that are not finite numbers")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(stored[name])
+
+
+def _some_of(names: set[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")

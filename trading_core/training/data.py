@@ -1,0 +1,116 @@
+"""Batches of whole cross-sections out of window sets, for Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from trading_core.dataset.windows import WindowSet
+from trading_core.schema import InputSpec, IntArray
+from trading_core.training.config import TrainingConfig
+
+ROWS_PER_CHUNK = 4096  # samples per batch where no gradient is needed
+
+
+class Batch(NamedTuple):
+    """x [B,E,C] float32, static [B,K] int64, y [B,H] float32, date [B] int64: 0 for the batch's first session, 1 ..."""
+
+    x: Tensor
+    static: Tensor
+    y: Tensor
+    date: Tensor
+
+
+def input_spec(windows: WindowSet) -> InputSpec:
+    """The shapes of the model that reads `windows`."""
+    return InputSpec(
+        channels=windows.scaled.names,
+        encoder_length=windows.spec.encoder_length,
+        horizons=windows.spec.horizons,
+        static_cardinalities=windows.cardinalities,
+    )
+
+
+def chunks(windows: WindowSet, size: int = ROWS_PER_CHUNK) -> Iterator[IntArray]:
+    """All rows of `windows` in order, `size` at a time."""
+    for start in range(0, len(windows), size):
+        yield np.arange(start, min(start + size, len(windows)), dtype=np.int64)
+
+
+class _Samples(Dataset[Batch]):
+    """Indexed by an array of rows: a whole batch is one gather."""
+
+    def __init__(self, windows: WindowSet) -> None:
+        self.windows = windows
+
+    def __getitem__(self, rows: IntArray) -> Batch:
+        batch = self.windows.gather(rows)
+        date = np.unique(batch.column, return_inverse=True)[1].astype(np.int64)
+        return Batch(*(torch.from_numpy(part) for part in (batch.x, batch.static, batch.y, date)))
+
+
+class DateBatches(Sampler[IntArray]):
+    """Row arrays of `dates_per_batch` whole sessions each, in a new order every epoch, drawn from (seed, epoch)."""
+
+    def __init__(self, windows: WindowSet, config: TrainingConfig, seed: int) -> None:
+        self.windows, self.config, self.seed = windows, config, seed
+        self.epoch = 0
+        self.columns = windows.decision_columns
+        batches = -(-len(self.columns) // config.dates_per_batch)
+        self.batches = min(batches, config.batches_per_epoch or batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[IntArray]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        order = random.permutation(self.columns)
+        for start in range(0, self.batches * self.config.dates_per_batch, self.config.dates_per_batch):
+            dates = order[start : start + self.config.dates_per_batch]
+            yield np.concatenate([self._rows(int(column), random) for column in np.sort(dates)])
+
+    def _rows(self, column: int, random: np.random.Generator) -> IntArray:
+        rows = self.windows.rows_of_column(column)
+        limit = self.config.symbols_per_date
+        if limit is None or len(rows) <= limit:
+            return rows
+        return np.sort(random.choice(rows, limit, replace=False))
+
+
+class _InOrder(Sampler[IntArray]):
+    def __init__(self, windows: WindowSet) -> None:
+        self.windows = windows
+
+    def __len__(self) -> int:
+        return -(-len(self.windows) // ROWS_PER_CHUNK)
+
+    def __iter__(self) -> Iterator[IntArray]:
+        return chunks(self.windows)
+
+
+class TrainingDataModule(L.LightningDataModule):
+    """Training batches by DateBatches; validation rows in their order, so that predictions line up with `validation`.
+
+    Gathering is far faster than any model here (over 50,000 windows/s), so loading stays in the process.
+    """
+
+    def __init__(self, train: WindowSet, validation: WindowSet, config: TrainingConfig, seed: int) -> None:
+        super().__init__()
+        self.train, self.validation, self.config, self.seed = train, validation, config, seed
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        sampler = DateBatches(self.train, self.config, self.seed)
+        return DataLoader(_Samples(self.train), sampler=sampler, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(_Samples(self.validation), sampler=_InOrder(self.validation), batch_size=None)
