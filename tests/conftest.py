@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -53,15 +53,20 @@ def s3_options(s3_server: str) -> StorageOptions:
     return StorageOptions(s3_server, "us-east-1", "testing", "testing")
 
 
-@pytest.fixture
-def s3_url(s3_server: str) -> str:
-    """`s3://<fresh bucket>/artifacts` on the moto server."""
+@pytest.fixture(scope="session")
+def s3_client(s3_server: str) -> Any:
+    """A boto3 client of the moto server, for what tests do behind the platform's back."""
     import boto3
 
+    session = boto3.session.Session(aws_access_key_id="testing", aws_secret_access_key="testing")
+    return session.client("s3", endpoint_url=s3_server, region_name="us-east-1")
+
+
+@pytest.fixture
+def s3_url(s3_client: Any) -> str:
+    """`s3://<fresh bucket>/artifacts` on the moto server."""
     bucket = f"test-{uuid.uuid4().hex}"
-    boto3.session.Session(aws_access_key_id="testing", aws_secret_access_key="testing").client(
-        "s3", endpoint_url=s3_server, region_name="us-east-1"
-    ).create_bucket(Bucket=bucket)
+    s3_client.create_bucket(Bucket=bucket)
     return f"s3://{bucket}/artifacts"
 
 

@@ -7,12 +7,12 @@ from datetime import UTC, date, datetime, time
 from typing import Any
 
 import numpy as np
+
 from trading_core.dataset.panel import Panel, trailing_volatility
 from trading_core.dataset.scaling import Scaler
 from trading_core.dataset.windows import ScaledPanel, Vocabulary, WindowSet, WindowSpec
-from trading_core.models.lstm import LSTMConfig
 from trading_core.models.linear import LinearConfig
-from trading_core.models.registry import MODELS
+from trading_core.models.lstm import LSTMConfig
 from trading_core.models.tft import TFTConfig
 from trading_core.registry.bundle import Bundle, ModelCard, architecture_of
 from trading_core.training.config import TrainingConfig
@@ -32,7 +32,9 @@ ENCODER = 5
 HORIZONS = (1, 3)
 
 
-def planted_panel(symbols: int = 16, sessions: int = 160, seed: int = 3, missing: float = 0.0, ic: float = 0.6) -> Panel:
+def planted_panel(
+    symbols: int = 16, sessions: int = 160, seed: int = 3, missing: float = 0.0, ic: float = 0.6
+) -> Panel:
     """Feature f0 of t has correlation `ic` with the return from open t+1 to open t+2; f1 and f2 are noise."""
     random = np.random.default_rng(seed)
     values = random.standard_normal((symbols, sessions, 3)).astype(np.float32)
@@ -46,7 +48,9 @@ def planted_panel(symbols: int = 16, sessions: int = 160, seed: int = 3, missing
     days = days[np.is_busday(days)][:sessions]
     names = tuple(f"S{i:02d}" for i in range(symbols))
     sector = np.arange(symbols, dtype=np.int64) % 3  # 0 is unknown
-    return Panel(names, days, ("f0", "f1", "f2"), values, opens, closes, trailing_volatility(closes), sector, ("a", "b"))
+    return Panel(
+        names, days, ("f0", "f1", "f2"), values, opens, closes, trailing_volatility(closes), sector, ("a", "b")
+    )
 
 
 def window_sets(panel: Panel, horizons: tuple[int, ...] = HORIZONS) -> tuple[WindowSet, WindowSet]:
@@ -108,5 +112,3 @@ def scrambled_after(panel: Panel, column: int, seed: int = 0) -> Panel:
     closes[:, column + 1 :] = 5.0 * other.closes[:, column + 1 :]
     return replace(panel, values=values, opens=opens, closes=closes, sigma=trailing_volatility(closes))
 
-
-__all__ = ["CONFIGS", "MODELS"]

@@ -20,6 +20,7 @@ from model_samples import (
     scrambled_after,
     window_sets,
 )
+
 from trading_core.inference.predict import ForecastLabels, predict
 from trading_core.models.registry import MODELS
 from trading_core.registry.bundle import load_bundle, save_bundle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -103,6 +104,15 @@ def test_nan_and_null_prices_are_both_null(tmp_path: Path) -> None:
     assert (row["open"], row["high"], row["low"]) == (None, None, 1.0)
 
 
+def test_text_among_the_numbers_of_a_csv_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "bars.csv"
+    path.write_text("symbol,date,open,high,low,Close,volume\nAAA,2024-05-30,1,1,1,1,5\nAAA,2024-05-31,1,1,1,n/a,5\n")
+    with pytest.raises(WrongTypeError, match="column 'Close' is text such as 'n/a', expected a number"):
+        fetch(path)
+    path.write_text("symbol,date,open,high,low,close,volume\nAAA,2024-05-31,1e1, 11,9,10,5\n")
+    assert fetch(path).bars.select("open", "high").rows() == [(10.0, 11.0)]
+
+
 def test_csv_symbols_stay_text(tmp_path: Path) -> None:
     path = tmp_path / "bars.csv"
     path.write_text("Symbol,Date,Open,High,Low,Close,Volume\n005930,2024-05-31,1,1,1,1,5\nTRUE,2024-05-31,1,1,1,1,5\n")
@@ -179,6 +189,14 @@ def test_files_that_are_no_files_of_bars(tmp_path: Path) -> None:
     garbage.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UnreadableFileError):
         fetch(garbage, ["AAA"])
+    text = "symbol,date,open,high,low,close,volume\nAAA,2024-05-31,1,1,1,1,1\n"
+    zipped = tmp_path / "bars.csv.gz"
+    zipped.write_bytes(gzip.compress(text.encode()))
+    assert fetch(zipped).bars.height == 1
+    ragged = tmp_path / "ragged.csv"
+    ragged.write_text(text + "AAA,2024-05-30,1,1,1,1,1,1,1,1\n")
+    with pytest.raises(UnreadableFileError):
+        fetch(ragged)
     sheet = tmp_path / "bars.xlsx"
     sheet.write_bytes(b"PK")
     with pytest.raises(UnreadableFileError, match=r"must end in \.parquet"):

@@ -30,9 +30,7 @@ def bar(symbol: str, session: date, **changes: Any) -> dict[str, Any]:
     return {**row, "volume": 100.0, **changes}
 
 
-def judged(
-    rows: list[dict[str, Any]], actions: pl.DataFrame | None = None, now: datetime = NOW
-) -> QualityReport:
+def judged(rows: list[dict[str, Any]], actions: pl.DataFrame | None = None, now: datetime = NOW) -> QualityReport:
     bars = pl.DataFrame(rows, schema=BAR_SCHEMA)
     return check_bars(bars, empty_actions() if actions is None else actions, SESSIONS, now, PriceBasis.RAW)
 
@@ -131,9 +129,13 @@ def prices(close: float) -> dict[str, float]:
     return {"open": close, "high": close, "low": close, "close": close}
 
 
-@pytest.mark.parametrize(("close", "suspect"), [(13.9, False), (14.1, True), (7.2, False), (7.1, True)])  # 10/1.4 = 7.14
+@pytest.mark.parametrize(
+    ("close", "suspect"), [(13.9, False), (14.1, True), (7.2, False), (7.1, True)]
+)  # 10/1.4 = 7.14
 def test_a_jump_without_an_event_is_a_suspect(close: float, suspect: bool) -> None:
-    rows = [bar("AAA", day, **prices(10.0)) for day in DAYS[:3]] + [bar("AAA", day, **prices(close)) for day in DAYS[3:]]
+    rows = [bar("AAA", day, **prices(10.0)) for day in DAYS[:3]] + [
+        bar("AAA", day, **prices(close)) for day in DAYS[3:]
+    ]
     report = judged(rows)
     assert found(report) == ([("unexplained_jump", "warn", "AAA", DAYS[3])] if suspect else [])
     assert report.clean.height == 6
@@ -174,7 +176,10 @@ def test_setting_aside_does_not_depend_on_later_rows() -> None:
     """What is known at a session's close stays: rows after it change no blocking or quarantining verdict."""
     rng = np.random.default_rng(3)
     values = rng.choice([10.0, 9.5, float("nan"), -1.0], size=(len(DAYS), 4), p=[0.6, 0.2, 0.1, 0.1])
-    rows = [bar("AAA", d, **dict(zip(("open", "high", "low", "close"), v, strict=True))) for d, v in zip(DAYS, values, strict=True)]
+    rows = [
+        bar("AAA", d, **dict(zip(("open", "high", "low", "close"), v, strict=True)))
+        for d, v in zip(DAYS, values, strict=True)
+    ]
     whole = judged(rows).quarantined
     for cut in range(1, len(DAYS)):
         assert judged(rows[:cut]).quarantined.equals(whole.filter(pl.col("session") < DAYS[cut]))

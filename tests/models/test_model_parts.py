@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
+
 from trading_core.errors import TrainingFailedError, UnknownNameError
 from trading_core.models.heads import MonotoneQuantileHead, StaticEmbedding
 from trading_core.models.linear import LinearConfig, LinearModel, build, fit_closed_form
@@ -18,13 +19,15 @@ from trading_core.schema import QUANTILES, InputSpec
 
 
 def test_listing_the_models_does_not_import_torch() -> None:
-    code = "import sys; from trading_core.models.registry import MODELS; assert 'torch' not in sys.modules; print(*MODELS)"
+    code = (
+        "import sys; from trading_core.models.registry import MODELS; assert 'torch' not in sys.modules; print(*MODELS)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == list(MODELS)
 
 
 def test_an_unknown_model_is_named() -> None:
-    with pytest.raises(UnknownNameError, match="Unknown model 'tfd'. Did you mean 'tft'"):
+    with pytest.raises(UnknownNameError, match=r"Unknown model 'tfd'\. Did you mean 'tft'"):
         model_entry("tfd")
 
 
@@ -60,7 +63,10 @@ def test_ridge_equals_scikit_learn_and_numpy() -> None:
     y = (x[:, -1] @ random.standard_normal((3, 2)) + 0.5 + random.standard_normal((500, 2))).astype(np.float32)
     module = build(LinearConfig(ridge=0.1, lags=2), InputSpec(("a", "b", "c"), 4, (1, 2)))
     assert isinstance(module, LinearModel)
-    parts = [(torch.from_numpy(x[i]), torch.zeros(len(i), 0).long(), torch.from_numpy(y[i])) for i in np.split(np.arange(500), [200])]
+    parts = [
+        (torch.from_numpy(x[i]), torch.zeros(len(i), 0).long(), torch.from_numpy(y[i]))
+        for i in np.split(np.arange(500), [200])
+    ]
     fit_closed_form(module, lambda: parts)
 
     # scikit-learn penalises the summed squared error, so its alpha is ridge * N.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 
 import polars as pl
@@ -47,31 +48,36 @@ def uses(store: ArtifactStore) -> list[Callable[[], object]]:
     ]
 
 
-@pytest.mark.parametrize("use", range(15))
-def test_a_server_that_does_not_answer_is_named_without_secrets(closed_port: int, use: int) -> None:
+def texts(store: ArtifactStore) -> list[str]:
+    """The messages of all uses, run beside each other; each must fail with StoreUnreachableError."""
+
+    def text(use: Callable[[], object]) -> str:
+        with pytest.raises(StoreUnreachableError) as caught:
+            use()
+        return str(caught.value)
+
+    with ThreadPoolExecutor(5) as pool:
+        return list(pool.map(text, uses(store)))
+
+
+def test_a_server_that_does_not_answer_is_named_without_secrets(closed_port: int) -> None:
     endpoint = f"http://user:{SECRET.replace('/', '-')}@127.0.0.1:{closed_port}"
     store = ArtifactStore.open("s3://bucket/artifacts", StorageOptions(endpoint, "us-east-1", "AKIAKEY", SECRET))
-    with pytest.raises(StoreUnreachableError) as caught:
-        uses(store)[use]()
-    text = str(caught.value)
-    assert "s3://bucket/artifacts" in text
-    assert str(closed_port) in text
-    assert "eheim" not in text
-    assert "AKIAKEY" not in text
+    for text in texts(store):
+        assert "s3://bucket/artifacts" in text
+        assert f"127.0.0.1:{closed_port}" in text
+        assert "eheim" not in text
+        assert "AKIAKEY" not in text
 
 
-@pytest.mark.parametrize("use", range(15))
-def test_a_bucket_that_does_not_exist_is_not_an_empty_store(s3_options: StorageOptions, use: int) -> None:
-    store = ArtifactStore.open("s3://no-such-bucket/artifacts", s3_options)
-    with pytest.raises(StoreUnreachableError, match="NoSuchBucket"):
-        uses(store)[use]()
+def test_a_bucket_that_does_not_exist_is_not_an_empty_store(s3_options: StorageOptions) -> None:
+    for text in texts(ArtifactStore.open("s3://no-such-bucket/artifacts", s3_options)):
+        assert "NoSuchBucket" in text
 
 
 def test_an_endpoint_that_is_no_url_is_reported() -> None:
-    store = ArtifactStore.open("s3://bucket", StorageOptions("not a url", "us-east-1", "k", "s"))
-    for use in uses(store):
-        with pytest.raises(StoreUnreachableError, match="not a url"):
-            use()
+    for text in texts(ArtifactStore.open("s3://bucket", StorageOptions("not a url", "us-east-1", "k", "s"))):
+        assert "not a url" in text
 
 
 def test_without_keys_the_environment_decides(s3_url: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,9 +111,8 @@ def test_no_credentials_at_all(s3_server: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     backends._s3_client.cache_clear()
     backends._s3_credentials.cache_clear()
-    for use in uses(ArtifactStore.open("s3://bucket/a", StorageOptions(s3_server))):
-        with pytest.raises(StoreUnreachableError, match="credentials"):
-            use()
+    for text in texts(ArtifactStore.open("s3://bucket/a", StorageOptions(s3_server))):
+        assert "credentials" in text
     backends._s3_client.cache_clear()
     backends._s3_credentials.cache_clear()
 

@@ -32,13 +32,14 @@ class LedgerRecordError(ExecutionError):
     reason: str
 
     def __str__(self) -> str:
-        return f"The ledger refuses {self.what}: {self.reason}. Nothing was written; correct the record, or look at the account's history first."
+        way_out = "Nothing was written; correct the record, or look at the account's history first."
+        return f"The ledger refuses {self.what}: {self.reason}. {way_out}"
 
 
 def to_document(record: object) -> Document:
-    """The fields of a record dataclass as JSON values. LedgerRecordError for a field of the wrong type or not finite."""
-    name = type(record).__name__
-    return {field: _encode(getattr(record, field), kind, f"{name}.{field}") for field, kind in _hints(type(record)).items()}
+    """The fields of a record as JSON values. LedgerRecordError for a field of the wrong type or not finite."""
+    name, hints = type(record).__name__, _hints(type(record))
+    return {field: _encode(getattr(record, field), kind, f"{name}.{field}") for field, kind in hints.items()}
 
 
 def from_document(record_type: type[RecordT], document: Mapping[str, Any]) -> RecordT:
@@ -59,7 +60,7 @@ def to_json(document: Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _hints(record_type: type) -> dict[str, Any]:
+def _hints(record_type: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(record_type):
         raise LedgerRecordError(f"a {record_type.__name__}", "it is not a record dataclass")
     hints = typing.get_type_hints(record_type)

@@ -19,7 +19,9 @@ def client_order_id(account: str, strategy: str, session: date, symbol: str, sid
     """
     if attempt < 1:
         raise UnknownNameError("attempt", str(attempt), ["1", "2", "3", "..."])
-    return "t" + _digest(account, strategy, session.isoformat(), symbol, side.value, attempt)[: CLIENT_ORDER_ID_LENGTH - 1]
+    return (
+        "t" + _digest(account, strategy, session.isoformat(), symbol, side.value, attempt)[: CLIENT_ORDER_ID_LENGTH - 1]
+    )
 
 
 def decision_id(account: str, session: date) -> str:

@@ -60,9 +60,7 @@ class DocumentStore(Protocol):
         """Swaps the document if its version is still `expected_version`; else False, and nothing written."""
         ...
 
-    def query(
-        self, pk: str, sk_prefix: str = "", limit: int | None = None, newest_first: bool = False
-    ) -> list[Stored]:
+    def query(self, pk: str, sk_prefix: str = "", limit: int | None = None, newest_first: bool = False) -> list[Stored]:
         """Documents of a pk whose sk starts with `sk_prefix`, ascending by sk (descending when `newest_first`)."""
         ...
 
@@ -117,7 +115,9 @@ def checked(item: NewDocument) -> str:
     text = to_json(item.doc)
     size = len(text.encode())
     if size > MAX_DOCUMENT_BYTES:
-        raise LedgerRecordError(f"document {item.sk}", f"it has {size:,} bytes, at most {MAX_DOCUMENT_BYTES:,} are allowed")
+        raise LedgerRecordError(
+            f"document {item.sk}", f"it has {size:,} bytes, at most {MAX_DOCUMENT_BYTES:,} are allowed"
+        )
     return text
 
 

@@ -17,7 +17,8 @@ from trading_core.execution.store import LAST_CHARACTER, NewDocument, Stored, ch
 BUSY_TIMEOUT_MS = 20_000  # how long a writer waits for another process's commit
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS documents ("
-    "pk TEXT NOT NULL, sk TEXT NOT NULL, version INTEGER NOT NULL, doc TEXT NOT NULL, PRIMARY KEY (pk, sk)) WITHOUT ROWID"
+    "pk TEXT NOT NULL, sk TEXT NOT NULL, version INTEGER NOT NULL, doc TEXT NOT NULL, "
+    "PRIMARY KEY (pk, sk)) WITHOUT ROWID"
 )
 _INSERT = "INSERT INTO documents (pk, sk, version, doc) VALUES (?, ?, 1, ?) ON CONFLICT DO NOTHING"
 
@@ -51,9 +52,7 @@ class SqliteStore:
         with self._connection() as connection:
             return connection.execute(update, (text, pk, sk, expected_version)).rowcount == 1
 
-    def query(
-        self, pk: str, sk_prefix: str = "", limit: int | None = None, newest_first: bool = False
-    ) -> list[Stored]:
+    def query(self, pk: str, sk_prefix: str = "", limit: int | None = None, newest_first: bool = False) -> list[Stored]:
         select = (
             "SELECT sk, doc, version FROM documents WHERE pk = ? AND sk >= ? AND sk < ? "
             f"ORDER BY sk {'DESC' if newest_first else 'ASC'} LIMIT ?"

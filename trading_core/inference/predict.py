@@ -159,4 +159,4 @@ def _frame(
         "run_id": labels.run_id,
     }
     frame = frame.join(close_of, on=SESSION, how="left", maintain_order="left")
-    return frame.with_columns(pl.lit(value).alias(name) for name, value in constants.items()).select(_COLUMNS)
+    return frame.with_columns(pl.lit(value).alias(name) for name, value in constants.items()).select(list(_COLUMNS))

@@ -135,19 +135,19 @@ def _existing(path: str, what: str) -> Path:
     return Path(path)
 
 
+def _is_csv(path: str) -> bool:
+    return path.lower().removesuffix(".gz").endswith(_CSV)
+
+
 def _scan(path: str, what: str) -> pl.LazyFrame:
-    """The file as it is. A CSV's types are inferred from all of its rows; its symbols stay text (TRUE, 600)."""
-    plain = path.lower().removesuffix(".gz")
-    if not plain.endswith((*_CSV, ".parquet", ".pq")):
+    """The file as it is. A CSV's columns are all text: inferring types needs all rows and misreads TRUE and 005930."""
+    if not _is_csv(path) and not path.lower().endswith((".parquet", ".pq")):
         raise UnreadableFileError(path, f"a {what}", "its name must end in .parquet, .pq, .csv, .txt or .csv.gz")
     try:
-        if not plain.endswith(_CSV):
+        if _is_csv(path):
+            frame = pl.scan_csv(path, infer_schema=False).with_columns(pl.all().str.strip_chars())
+        else:
             frame = pl.scan_parquet(path)
-            frame.collect_schema()
-            return frame
-        header = pl.scan_csv(path, infer_schema_length=0).collect_schema().names()
-        texts = {name: pl.String for name in header if name.strip().lower() in (SYMBOL, "sector")}
-        frame = pl.scan_csv(path, infer_schema_length=None, try_parse_dates=True, schema_overrides=texts)
         frame.collect_schema()
         return frame
     except pl.exceptions.NoDataError as error:
@@ -187,16 +187,16 @@ def _normalised(path: str) -> pl.LazyFrame:
         dtype = schema[given]
         if name == SYMBOL and dtype not in (pl.String, pl.Categorical, pl.Enum):
             raise WrongTypeError(f"'{path}'", given, str(dtype), "text")
-        if name in NUMBERS and not (dtype.is_numeric() or _is_empty(frame, given)):
+        if name in NUMBERS and not (dtype.is_numeric() or dtype == pl.Null or _is_csv(path)):
             raise WrongTypeError(f"'{path}'", given, str(dtype), "a number")
     day = _day(path, columns["date"], schema[columns["date"]])
-    numbers = [pl.col(columns[name]).cast(pl.Float64).fill_nan(None).alias(name) for name in NUMBERS]
+    numbers = [_number(columns[name]).alias(name) for name in NUMBERS]
     return frame.select(pl.col(columns[SYMBOL]).cast(pl.String).alias(SYMBOL), day.alias(SESSION), *numbers)
 
 
-def _is_empty(frame: pl.LazyFrame, column: str) -> bool:
-    """Whether a column holds nothing at all: its type (text, in a CSV) then says nothing either."""
-    return not frame.select(pl.col(column).is_not_null().any()).collect().item()
+def _number(column: str) -> pl.Expr:
+    """Text or a number as float64; NaN and text that is no number become null."""
+    return pl.col(column).cast(pl.Float64, strict=False).fill_nan(None)
 
 
 def _day(path: str, column: str, dtype: pl.DataType) -> pl.Expr:
@@ -219,6 +219,7 @@ def _summarise(path: str, resolved: str, modified_ns: int, size: int) -> _Summar
     try:
         keys = _normalised(path).select(SYMBOL, SESSION).collect()
         _normalised(path).select(pl.col(NUMBERS).count()).collect()  # a cut file or a bad block shows here, not mid-way
+        _check_texts(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UnreadableFileError(path, f"a {_WHAT}", _first_line(error)) from error
     if keys.is_empty():
@@ -227,6 +228,20 @@ def _summarise(path: str, resolved: str, modified_ns: int, size: int) -> _Summar
     listed = keys.group_by(SYMBOL).agg(pl.col(SESSION).min().alias("listed")).sort(SYMBOL)
     first, last = keys[SESSION].min(), keys[SESSION].max()
     return _Summary(first, last, listed)  # type: ignore[arg-type]
+
+
+def _check_texts(path: str) -> None:
+    """Refuses a CSV whose numbers hold other text; empty cells and NaN are missing values."""
+    if not _is_csv(path):
+        return
+    frame = _scan(path, _WHAT)
+    for given in _columns(path, frame, [(name,) for name in NUMBERS]).values():
+        odd = (
+            pl.col(given).is_not_null() & (pl.col(given) != "") & pl.col(given).cast(pl.Float64, strict=False).is_null()
+        )
+        sample = frame.filter(odd).select(given).head(1).collect()
+        if sample.height:
+            raise WrongTypeError(f"'{path}'", given, f"text such as '{sample.item()}'", "a number")
 
 
 def _check_keys(path: str, keys: pl.DataFrame) -> None:

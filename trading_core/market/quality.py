@@ -68,7 +68,8 @@ class Check:
 @dataclass(frozen=True, slots=True)
 class QualityReport:
     """`clean`: bars that passed, columns as BAR_SCHEMA. `quarantined`: columns as QUARANTINE_SCHEMA, one row per bar
-    and check, known at the bar's own session. `findings`: columns as FINDINGS, sorted by severity, check, session, symbol.
+    and check, known at the bar's own session. `findings`: columns as FINDINGS, sorted by severity, check, session and
+    symbol.
 
     With a blocking finding `clean` still holds the blocked rows: such bars must not be stored at all.
     """
@@ -150,7 +151,8 @@ def _findings(found: dict[str, pl.DataFrame]) -> pl.DataFrame:
 
 
 def _finding(rows: pl.DataFrame, detail: pl.Expr) -> pl.DataFrame:
-    return rows.select(SYMBOL, SESSION, detail.alias("detail"))
+    # polars 2.1 panics in pl.format when a column's first chunk is empty, as a filter after a shift can leave it.
+    return rows.rechunk().select(SYMBOL, SESSION, detail.alias("detail"))
 
 
 # --- the checks ------------------------------------------------------------------------------------------------------

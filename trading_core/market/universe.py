@@ -29,3 +29,25 @@ def eligible(bars: pl.DataFrame, session: date, min_history: int, min_dollar_vol
     if min_dollar_volume > 0.0:  # a floor of zero asks nothing, not even that volumes are given
         found = found.filter(pl.col("value").is_not_nan(), pl.col("value") >= min_dollar_volume)
     return found.select(SYMBOL).collect().get_column(SYMBOL).sort().to_list()
+
+
+def eligible_rows(
+    bars: pl.DataFrame, start: date, end: date, min_history: int, min_dollar_volume: float = 0.0
+) -> pl.DataFrame:
+    """(symbol, session) pairs of start..end that `eligible` would name session by session, computed in one pass."""
+    counted = (
+        bars.lazy()
+        .filter(pl.col(SESSION) <= end)
+        .sort(SYMBOL, TS)
+        .with_columns(
+            pl.int_range(1, pl.len() + 1).over(SYMBOL).alias("bars"),
+            (pl.col("close") * pl.col("volume"))
+            .rolling_median(LIQUIDITY_BARS, min_samples=1)
+            .over(SYMBOL)
+            .alias("value"),
+        )
+        .filter(pl.col(SESSION) >= start, pl.col("bars") >= min_history)
+    )
+    if min_dollar_volume > 0.0:
+        counted = counted.filter(pl.col("value").is_not_nan(), pl.col("value") >= min_dollar_volume)
+    return counted.select(SYMBOL, SESSION).collect()

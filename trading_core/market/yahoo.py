@@ -72,7 +72,7 @@ class YahooOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What became of one symbol: rows (see `_rows`), or why there are none; `refused` when Yahoo itself is in trouble."""
+    """What became of one symbol: rows (see `_rows`), or why there are none; `refused`: Yahoo itself is in trouble."""
 
     rows: pl.DataFrame | None
     reason: str = ""

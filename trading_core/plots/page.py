@@ -25,16 +25,17 @@ ul { margin: 0; padding-left: 20px; }
 li + li { margin-top: 4px; }
 .scroll { overflow-x: auto; margin: 0 -22px; padding: 0 22px; }
 .scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: -2px; }
-table { border-collapse: collapse; width: 100%; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 8px 7px; white-space: nowrap; border-bottom: 1px solid var(--line); }
-thead th { color: var(--dim); font-weight: 550; font-size: 0.8rem; white-space: normal; vertical-align: bottom; }
+table { border-collapse: collapse; width: 100%; font-size: 0.84rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 8px 6px; white-space: nowrap; border-bottom: 1px solid var(--line); }
+thead th { color: var(--dim); font-weight: 550; font-size: 0.78rem; white-space: normal;
+  vertical-align: bottom; }
 thead th[title]:not([title=""]) { text-decoration: underline dotted var(--line); text-underline-offset: 4px;
   cursor: help; }
 tbody tr:last-child > * { border-bottom: 0; }
 th:first-child { text-align: left; padding-left: 0; font-weight: 600; }
 td.note { text-align: left; color: var(--dim); white-space: normal; min-width: 220px; }
 tr.benchmark th, tr.benchmark td, .dim { color: var(--dim); }
-.tag { display: table; font-size: 0.7rem; font-weight: 500; border: 1px solid var(--line); border-radius: 999px; padding: 0 7px; }
+.tag { display: block; font-size: 0.7rem; font-weight: 500; }
 .date { white-space: nowrap; }
 .chart { width: 100%; }
 @media (max-width: 600px) { main { padding: 20px 10px 40px; } section { padding: 16px 14px; border-radius: 10px; }
@@ -59,14 +60,15 @@ SCRIPT = """
     layout.xaxis = Object.assign({}, layout.xaxis, t.axis, { tickfont: dim, spikecolor: t.dim,
       nticks: Math.max(3, Math.floor(width / 130)) });
     layout.yaxis = Object.assign({}, layout.yaxis, t.axis, { tickfont: dim });
-    if (layout.yaxis.title) { layout.yaxis.title = Object.assign({}, layout.yaxis.title, { font: { color: t.dim, size: 12 } }); }
+    layout.yaxis.title = Object.assign({}, layout.yaxis.title, { font: { color: t.dim, size: 12 } });
     return layout;
   }
   var charts = [];
   document.querySelectorAll('script[data-chart]').forEach(function (source) {
     var figure = JSON.parse(source.textContent);
     var place = document.getElementById(source.dataset.chart);
-    Plotly.newPlot(place, figure.data, paint(figure.layout, place.clientWidth), { responsive: true, displayModeBar: false });
+    var layout = paint(figure.layout, place.clientWidth);
+    Plotly.newPlot(place, figure.data, layout, { responsive: true, displayModeBar: false });
     charts.push(place);
   });
   function repaint() {

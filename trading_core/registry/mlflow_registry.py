@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+_TAGS = {"model", "bundle_uri", "digest", "cutoff"}
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second: an alias that is not set
 
 
@@ -269,7 +270,7 @@ class Registry:
         return {alias: int(version) for alias, version in aliases.items()}
 
     def _search(self, query: str) -> builtins.list[MlflowVersion]:
-        """All versions that match, by number."""
+        """All versions that match and were registered by this class, by number."""
         found: builtins.list[MlflowVersion] = []
         token: str | None = None
         while True:
@@ -277,7 +278,8 @@ class Registry:
             found.extend(page)
             token = page.token
             if not token:
-                return sorted(found, key=lambda version: int(version.version))
+                ours = [version for version in found if _TAGS <= set(version.tags or {})]  # not one made by hand
+                return sorted(ours, key=lambda version: int(version.version))
 
     def _get(self, market: str, version: int) -> ModelVersion:
         for found in self.list(market):

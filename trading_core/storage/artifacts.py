@@ -62,7 +62,10 @@ def _backend(url: str, options: StorageOptions) -> Backend:
         folder = os.path.abspath(os.path.expanduser(rest if separator else url))
         # delta-rs decodes percent signs in a table's location and would look in another folder.
         if not url or "\0" in url or re.search(r"%[0-9A-Fa-f]{2}", folder):
-            raise InvalidConfigError("artifacts_url", [f"'{url}' cannot be a folder: give a path without '%' and NUL"])
+            raise InvalidConfigError(
+                "artifacts_url",
+                [f"'{url}' cannot be a folder: give a path without '%' before two digits or letters and without NUL"],
+            )
         return FolderBackend(folder)
     bucket, _, prefix = rest.partition("/")
     if scheme != "s3" or not _BUCKET.fullmatch(bucket):
@@ -155,6 +158,10 @@ class ArtifactStore:
         learn who won.
         """
         return self._backend.create(_relative(path, self.url), data)
+
+    def probe(self) -> None:
+        """StoreUnreachableError, with the reason, when an S3 bucket cannot be listed; nothing for a folder."""
+        self._backend.probe()
 
     def delta_options(self) -> dict[str, str] | None:
         """Storage options for delta-rs (they hold secrets: never log them), None for a folder."""

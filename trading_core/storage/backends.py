@@ -38,6 +38,7 @@ class Backend(Protocol):
     def list(self, folder: str) -> Names: ...
     def folders(self, folder: str) -> Names: ...
     def remove(self, path: str) -> None: ...
+    def probe(self) -> None: ...
     def delta_options(self) -> dict[str, str] | None: ...
 
 
@@ -134,6 +135,9 @@ class FolderBackend:
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
+
+    def probe(self) -> None:
+        return None
 
     def delta_options(self) -> dict[str, str] | None:
         return None
@@ -235,6 +239,11 @@ class S3Backend:
                 answer = self._client().delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
                 for problem in answer.get("Errors", []):
                     raise StoreUnreachableError(self.url, f"cannot delete '{problem['Key']}': {problem['Code']}")
+
+    def probe(self) -> None:
+        """One quick request that raises StoreUnreachableError with S3's own words when the bucket cannot be listed."""
+        with self._reaching(""):
+            self._client(attempts=1).list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
     def delta_options(self) -> dict[str, str] | None:
         """delta-rs storage options: the same endpoint and keys that boto3 uses, short timeouts, conditional puts.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from trading_core.errors import InvalidConfigError
 
 _USERINFO = re.compile(r"(//)[^/\s@]+@")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class StorageOptions:
             )
 
     def redact(self, text: str) -> str:
-        """`text` on one line, without keys, user:password pairs of URLs or trailing detail beyond 300 characters."""
+        """`text` on one line of at most 300 characters, without keys, user:password pairs of URLs and colour codes."""
         for secret in (self.secret_access_key, self.access_key_id):
             if secret:
                 text = text.replace(secret, "***")
-        return " ".join(_USERINFO.sub(r"\1***@", text).split())[:300]
+        return " ".join(_USERINFO.sub(r"\1***@", _COLOUR.sub("", text)).split())[:300]

@@ -11,8 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
@@ -23,7 +22,6 @@ from trading_core.errors import (
     ArtifactCorruptedError,
     CommitConflictError,
     DuplicateKeysError,
-    InvalidDateRangeError,
     MissingColumnsError,
     NoDataError,
     StoreUnreachableError,
@@ -32,12 +30,14 @@ from trading_core.errors import (
     WrongTypeError,
 )
 from trading_core.storage.artifacts import ArtifactStore
+from trading_core.storage.predicate import MONTH, SESSION, Predicate
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
     import pyarrow.dataset as pads
 
-SESSION, MONTH = "session", "month"
+__all__ = ["Predicate", "TableLayout", "Tables"]
+
 COMMIT_ATTEMPTS = 20
 LONGEST_WAIT_S = 2.0
 _UTC = pl.Datetime("us", "UTC")
@@ -66,77 +66,6 @@ class TableLayout(Protocol):
     def columns(self) -> Mapping[str, pl.DataType | type[pl.DataType]]: ...
     @property
     def key(self) -> tuple[str, ...]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Predicate:
-    """Rows of a table: sessions `start` .. `end` (both included, None = open) and exact values of further columns.
-
-    `Predicate()` names every row. InvalidDateRangeError when start > end.
-    """
-
-    start: date | None = None
-    end: date | None = None
-    equals: Mapping[str, str | int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, day in (("start", self.start), ("end", self.end)):
-            if day is not None and (isinstance(day, datetime) or not isinstance(day, date)):
-                raise WrongTypeError("The predicate", name, type(day).__name__, "a date")
-        if self.start and self.end and self.start > self.end:
-            raise InvalidDateRangeError(self.start, self.end, "the start lies after the end")
-        for column, value in self.equals.items():
-            if isinstance(value, bool) or not isinstance(value, str | int):
-                raise WrongTypeError("The predicate", column, type(value).__name__, "a string or an integer")
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (*((SESSION, MONTH) if self.start or self.end else ()), *self.equals)
-
-    def terms(self) -> list[tuple[str, str, str | int | date]]:
-        """(column, operator, value), all of which must hold; the month first, so that whole partitions are skipped."""
-        found: list[tuple[str, str, str | int | date]] = []
-        for operator, day in ((">=", self.start), ("<=", self.end)):
-            if day is not None:
-                found += [(MONTH, operator, f"{day.year:04d}-{day.month:02d}"), (SESSION, operator, day)]
-        return found + [(column, "=", value) for column, value in self.equals.items()]
-
-    def sql(self) -> str | None:
-        """The predicate for delta-rs (DataFusion SQL: quotes are doubled, a backslash is a plain character)."""
-        return " AND ".join(f"{_name(column)} {op} {_literal(value)}" for column, op, value in self.terms()) or None
-
-    def arrow(self) -> pc.Expression | None:
-        """The predicate as a pyarrow expression, for reading."""
-        import pyarrow.compute as pc
-
-        found: pc.Expression | None = None
-        for column, op, value in self.terms():
-            left, right = pc.field(column), pc.scalar(value)
-            term = left >= right if op == ">=" else left <= right if op == "<=" else left == right
-            found = term if found is None else found & term
-        return found
-
-    def polars(self) -> pl.Expr:
-        """The predicate as a polars expression; null where a column is null."""
-        terms = [
-            pl.col(column) >= value
-            if op == ">="
-            else pl.col(column) <= value
-            if op == "<="
-            else pl.col(column) == value
-            for column, op, value in self.terms()
-        ]
-        return pl.all_horizontal(terms) if terms else pl.lit(True)
-
-
-def _name(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
-
-
-def _literal(value: str | int | date) -> str:
-    if isinstance(value, date):
-        return f"CAST('{value.isoformat()}' AS DATE)"
-    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
 
 
 class Tables:
@@ -324,18 +253,16 @@ class Tables:
         except TradingError:
             raise
         except FileNotFoundError as error:
-            raise ArtifactCorruptedError(self.uri(name), f"a file is missing: {self._reason(error)}") from error
+            raise ArtifactCorruptedError(
+                self.uri(name), f"a file is missing: {self._store.options.redact(str(error))}"
+            ) from error
         except (OSError, DeltaError, pa.ArrowException) as error:
-            if _is_network(error) or isinstance(error, PermissionError):
-                raise StoreUnreachableError(self._store.url, self._reason(error)) from error
-            if isinstance(error, OSError) and error.errno is not None:
-                raise StoreUnreachableError(self._store.url, self._reason(error)) from error
-            raise ArtifactCorruptedError(self.uri(name), self._reason(error)) from error
-
-    def _reason(self, error: Exception) -> str:
-        endpoint = self._store.options.endpoint_url
-        suffix = f" (endpoint {endpoint})" if endpoint and _is_network(error) else ""
-        return self._store.options.redact(f"{error}{suffix}")
+            reason = self._store.options.redact(str(error))
+            if _is_network(error):
+                self._store.probe()  # S3's own words say more than delta-rs does
+            elif not isinstance(error, OSError) or error.errno is None:
+                raise ArtifactCorruptedError(self.uri(name), reason) from error
+            raise StoreUnreachableError(self._store.url, reason) from error
 
 
 def _is_network(error: Exception) -> bool:

@@ -1,0 +1,204 @@
+"""Bundles: what is written is what is read, and what does not fit is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from trading_core.errors import ArtifactCorruptedError, ArtifactMissingError, BundleError, FormulaMismatchError
+from trading_core.models.lstm import LSTMConfig
+from trading_core.models.registry import MODELS
+from trading_core.registry.bundle import (
+    CARD,
+    WEIGHTS,
+    ModelCard,
+    architecture_of,
+    check_fingerprints,
+    load_bundle,
+    save_bundle,
+)
+from trading_core.schema import InputSpec
+from trading_core.storage.artifacts import ArtifactStore
+
+NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
+CONFIG = LSTMConfig(hidden_size=4)
+CARD_IN = ModelCard(
+    market="simulated",
+    model="lstm",
+    architecture=architecture_of(CONFIG),
+    spec=InputSpec(("a", "b"), 5, (1, 5), (3,)),
+    features=("a", "b"),
+    fingerprints={"a": "1f", "b": "2e"},
+    target_scale="volatility",
+    static=("sector",),
+    scaler="{}",
+    vocabulary="{}",
+    platt=('{"a": 1.0, "b": 0.0}', '{"a": 0.9, "b": 0.125}'),
+    cutoff=date(2024, 4, 30),
+    train_start=date(2020, 1, 2),
+    train_end=date(2023, 12, 29),
+    validation_start=date(2024, 1, 10),
+    validation_end=date(2024, 4, 19),
+    data_versions={"features_price": 7},
+    seed=7,
+    config_hash="0123456789ab",
+    code_version="abc",
+    library_versions={"torch": "2.13.0"},
+)
+
+
+def module() -> torch.nn.Module:
+    torch.manual_seed(1)
+    return MODELS["lstm"].build(CONFIG, CARD_IN.spec).eval()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore.open(str(tmp_path))
+
+
+def test_round_trip(store: ArtifactStore) -> None:
+    source = module()
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    digest = save_bundle(store, "models/1", source, CARD_IN, NOW)
+    loaded = load_bundle(store, "models/1")
+    assert torch.equal(torch.rand(2), expected)  # building the module did not touch the caller's random state
+    assert loaded.card == CARD_IN
+    assert loaded.digest == digest
+    assert loaded.uri.endswith("/models/1")
+    state = loaded.module.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in source.state_dict().items())
+    assert sorted(store.list("models/1")) == [
+        "models/1/MANIFEST.json",
+        "models/1/config.json",
+        "models/1/weights.safetensors",
+    ]
+
+
+def test_the_same_bundle_has_the_same_digest(store: ArtifactStore) -> None:
+    assert save_bundle(store, "a", module(), CARD_IN, NOW) == save_bundle(store, "b", module(), CARD_IN, NOW)
+
+
+def edited(store: ArtifactStore, change: Callable[[dict[str, Any]], object]) -> None:
+    """Publishes, with a valid manifest, a bundle whose config.json was changed."""
+    save_bundle(store, "m", module(), CARD_IN, NOW)
+    published = store.open_published("m")
+    card = json.loads(published.read(CARD))
+    change(card)
+    store.publish("m", {CARD: json.dumps(card).encode(), WEIGHTS: published.read(WEIGHTS)}, NOW)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda card: card.update(surprise=1), "unknown, missing or altered keys: surprise"),
+        (lambda card: card["spec"].update(code="import os"), "unknown, missing or altered keys: spec.code"),
+        (lambda card: card.pop("cutoff"), "cutoff: "),
+        (lambda card: card["spec"].pop("static_cardinalities"), "keys: spec.static_cardinalities"),
+        (lambda card: card.update(format_version=2), "format_version 2; this code reads 1"),
+        (lambda card: card.update(model="resnet"), "unknown model class 'resnet' (known: linear, lstm, tft)"),
+        (lambda card: card["architecture"].update(heads=3), "the architecture of 'lstm' is not valid: "),
+        (lambda card: card["architecture"].update(hidden_size=0), "hidden_size is 0; it must lie between 1 and 1024"),
+        (
+            lambda card: card["architecture"].update(hidden_size=5),
+            "'lstm.weight_ih_l0' is [16, 2] torch.float32, the architecture has [20, 2]",
+        ),
+        (lambda card: card["architecture"].update(layers=2), "name different tensors: lstm.bias_hh_l1"),
+        (lambda card: card.update(platt=[]), "0 calibrations for 2 horizons"),
+        (lambda card: card["platt"].__setitem__(0, "{}"), "a calibration cannot be read"),
+        (lambda card: card["fingerprints"].pop("a"), "features and fingerprints name different features"),
+        (lambda card: card.update(cutoff="2024-01-01"), "the cut-off 2024-01-01 lies before decisions"),
+        (lambda card: card.update(seed="many"), "seed: "),
+    ],
+)
+def test_a_card_that_does_not_fit_is_refused(
+    store: ArtifactStore, change: Callable[[dict[str, Any]], object], reason: str
+) -> None:
+    edited(store, change)
+    with pytest.raises(BundleError) as caught:
+        load_bundle(store, "m")
+    assert reason in str(caught.value)
+    assert str(caught.value).startswith(f"The model bundle '{store.url}/m' is refused: ")
+
+
+def test_json_that_is_none_is_refused(store: ArtifactStore) -> None:
+    store.publish("m", {CARD: b"{", WEIGHTS: b"x"}, NOW)
+    with pytest.raises(BundleError, match="is not JSON"):
+        load_bundle(store, "m")
+    store.publish("m", {CARD: b"[]", WEIGHTS: b"x"}, NOW)
+    with pytest.raises(BundleError, match="format_version None"):
+        load_bundle(store, "m")
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        (b"\x80\x04\x95pickle", "cannot be read"),
+        (b"", "is empty"),
+        (safetensors.torch.save({"w": torch.zeros(2)}), "name different tensors"),
+        (
+            safetensors.torch.save({k: torch.full_like(v, torch.nan) for k, v in module().state_dict().items()}),
+            "holds values that are not finite numbers",
+        ),
+        (
+            safetensors.torch.save({k: v.double() for k, v in module().state_dict().items()}),
+            "torch.float64, the architecture has",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(store: ArtifactStore, weights: bytes, reason: str) -> None:
+    save_bundle(store, "m", module(), CARD_IN, NOW)
+    card = store.open_published("m").read(CARD)
+    store.publish("m", {CARD: card, WEIGHTS: weights}, NOW)
+    with pytest.raises((BundleError, ArtifactCorruptedError), match=reason):
+        load_bundle(store, "m")
+
+
+def test_a_changed_byte_a_missing_file_and_another_digest_are_refused(store: ArtifactStore, tmp_path: Path) -> None:
+    digest = save_bundle(store, "m", module(), CARD_IN, NOW)
+    weights = tmp_path / "m" / WEIGHTS
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    with pytest.raises(ArtifactCorruptedError, match="SHA-256"):
+        load_bundle(store, "m", digest)
+    weights.unlink()
+    with pytest.raises(ArtifactCorruptedError, match="missing"):
+        load_bundle(store, "m", digest)
+    with pytest.raises(ArtifactCorruptedError):
+        load_bundle(store, "m", "0" * 64)
+    with pytest.raises(ArtifactMissingError):
+        load_bundle(store, "never")
+
+
+def test_further_files_are_refused(store: ArtifactStore) -> None:
+    save_bundle(store, "m", module(), CARD_IN, NOW)
+    published = store.open_published("m")
+    files = {name: published.read(name) for name in published.names}
+    store.publish("m", {**files, "model.pkl": b"x"}, NOW)
+    with pytest.raises(BundleError, match=r"it holds config\.json, model\.pkl, weights\.safetensors"):
+        load_bundle(store, "m")
+
+
+def test_a_bundle_that_could_not_be_loaded_is_not_published(store: ArtifactStore) -> None:
+    with pytest.raises(BundleError, match="architecture has"):
+        save_bundle(
+            store, "m", module(), replace(CARD_IN, architecture={**CARD_IN.architecture, "hidden_size": 8}), NOW
+        )
+    assert store.list("m") == []
+
+
+def test_other_formulas_are_refused() -> None:
+    check_fingerprints(CARD_IN, {"a": "1f", "b": "2e", "c": "anything"})
+    with pytest.raises(FormulaMismatchError, match=r"other formulas of: a, b\. Train a new version"):
+        check_fingerprints(CARD_IN, {"a": "changed"})

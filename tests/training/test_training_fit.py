@@ -1,0 +1,206 @@
+"""Batches, early stopping, interruption and what a training run leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from model_samples import CONFIGS, TRAINING, planted_panel, window_sets
+from torch import Tensor, nn
+
+from trading_core.errors import TrainingFailedError
+from trading_core.models.forward import forward_in_batches
+from trading_core.models.registry import MODELS
+from trading_core.training.config import TrainingConfig
+from trading_core.training.data import DateBatches, TrainingDataModule, chunks, input_spec
+from trading_core.training.fit import FitResult, choose_device, fit
+from trading_core.training.progress import EpochRecord, epoch_line
+from trading_core.training.validate import validation_loss, validation_rank_ic
+
+TRAIN, VALIDATION = window_sets(planted_panel())
+SPEC = input_spec(TRAIN)
+
+
+def lstm(training: TrainingConfig, on_progress: Any = lambda _: None, seed: int = 7) -> FitResult:
+    return fit(MODELS["lstm"], CONFIGS["lstm"], SPEC, TRAIN, VALIDATION, training, seed, on_progress, device="cpu")
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("epochs", 0, "epochs is 0; it must lie between 1 and 10000"),
+        ("learning_rate", 0.0, "learning_rate is 0.0; it must lie between"),
+        ("learning_rate", float("nan"), "learning_rate is nan; it must lie between"),
+        ("dates_per_batch", 0, "dates_per_batch is 0"),
+        ("symbols_per_date", 1, "symbols_per_date is 1; it must lie between 2"),
+        ("batches_per_epoch", 0, "batches_per_epoch is 0"),
+        ("patience", 0, "patience is 0"),
+        ("monitor", "sharpe", "monitor is 'sharpe'; it must be 'rank_ic' or 'loss'"),
+        ("ic_weight", -1.0, "ic_weight is -1.0"),
+        ("max_minutes", 0.0, "max_minutes is 0.0"),
+        ("threads", 0, "threads is 0"),
+    ],
+)
+def test_bounds_of_the_training_config(field: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        TrainingConfig(**{field: value})
+    assert message in str(caught.value)
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_holds_every_row_once_in_whole_dates() -> None:
+    batches = list(DateBatches(TRAIN, TRAINING, seed=1))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(TRAIN)))
+    for rows in batches:
+        dates = np.unique(TRAIN.columns[rows])
+        assert len(dates) <= TRAINING.dates_per_batch
+        assert len(rows) == sum(len(TRAIN.rows_of_column(int(column))) for column in dates)
+
+
+def test_symbols_are_sampled_and_batches_capped() -> None:
+    config = replace(TRAINING, symbols_per_date=5, batches_per_epoch=3)
+    sampler = DateBatches(TRAIN, config, seed=1)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == 3
+    for rows in batches:
+        assert len(np.unique(rows)) == len(rows)
+        assert set(np.unique(TRAIN.columns[rows], return_counts=True)[1]) == {5}
+
+
+def test_epochs_differ_and_repeat_by_seed() -> None:
+    def epoch(seed: int, number: int) -> list[int]:
+        sampler = DateBatches(TRAIN, TRAINING, seed)
+        sampler.set_epoch(number)
+        return np.concatenate(list(sampler)).tolist()
+
+    assert epoch(1, 0) == epoch(1, 0)
+    assert epoch(1, 0) != epoch(1, 1)
+    assert epoch(1, 0) != epoch(2, 0)
+
+
+def test_batches_carry_the_number_of_their_date() -> None:
+    batch = next(iter(TrainingDataModule(TRAIN, VALIDATION, TRAINING, 0).train_dataloader()))
+    assert batch.x.shape[1:] == (5, 3)
+    assert batch.y.shape[1:] == (2,)
+    assert batch.date.unique().tolist() == list(range(6))
+
+
+# --- fitting ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_epochs_weights_are_restored_and_training_stops_early() -> None:
+    records: list[EpochRecord] = []
+    training = replace(TRAINING, epochs=30, patience=2, monitor="loss", learning_rate=0.05)
+    result = lstm(training, records.append)
+    losses = [record.val_loss for record in result.history]
+    assert tuple(records) == result.history
+    assert [record.epoch for record in records] == list(range(1, len(records) + 1))
+    assert len(losses) < 30
+    assert losses[result.best_epoch - 1] == min(losses)
+    assert len(losses) == result.best_epoch + 2  # patience
+    batches = (VALIDATION.gather(rows) for rows in chunks(VALIDATION))
+    quantiles = forward_in_batches(result.module, ((b.x, b.static) for b in batches))
+    again = validation_loss(quantiles, VALIDATION, SPEC.quantiles, training.ic_weight)
+    assert again == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_rank_ic_is_monitored_by_default() -> None:
+    result = lstm(TRAINING)
+    rank_ics = [record.val_rank_ic for record in result.history]
+    assert rank_ics[result.best_epoch - 1] == max(rank_ics)
+
+
+def test_validation_rank_ic_equals_scipy() -> None:
+    from scipy.stats import spearmanr
+
+    random = np.random.default_rng(0)
+    quantiles = np.sort(random.standard_normal((len(VALIDATION), 2, 7)), axis=-1).astype(np.float32)
+    score, label = quantiles[:, :, 3] * VALIDATION.scale, VALIDATION.y * VALIDATION.scale
+    dates = [VALIDATION.columns == column for column in VALIDATION.decision_columns]
+    expected = np.mean([spearmanr(score[d, h], label[d, h])[0] for h in range(2) for d in dates])
+    assert validation_rank_ic(quantiles, VALIDATION, SPEC.quantiles) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_run_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    result = lstm(replace(TRAINING, epochs=1))
+    assert torch.equal(torch.rand(3), expected)  # the caller's random state
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert list(tmp_path.iterdir()) == []  # no lightning_logs, no checkpoints
+    assert not result.module.training
+    assert {tensor.device.type for tensor in result.module.state_dict().values()} == {"cpu"}
+
+
+def test_a_line_per_epoch_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    result = lstm(replace(TRAINING, epochs=2), on_progress=None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [epoch_line(record, 2) for record in result.history]
+    assert lines[0].startswith("epoch 1/2  loss ")
+
+
+def test_a_loss_that_is_not_a_number_fails_the_training() -> None:
+    broken = planted_panel()
+    train, validation = window_sets(broken)
+    train.y[0, 0] = np.inf
+    with pytest.raises(TrainingFailedError, match="the loss of epoch 1 is not a finite number"):
+        fit(MODELS["lstm"], CONFIGS["lstm"], SPEC, train, validation, TRAINING, 7, lambda _: None, device="cpu")
+
+
+def test_a_time_limit_ends_the_training_after_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(float(60 * i) for i in range(10_000))  # every look at the clock is a minute later
+    monkeypatch.setattr("trading_core.training.fit.time.monotonic", lambda: next(clock))
+    assert len(lstm(replace(TRAINING, epochs=50, patience=50, max_minutes=3.0)).history) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_training_with_an_error(number: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def interrupt(record: EpochRecord) -> None:
+        os.kill(os.getpid(), number)
+
+    with pytest.raises(TrainingFailedError, match=r"interrupted .* No model version was registered"):
+        lstm(replace(TRAINING, epochs=50, patience=50), interrupt)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_every_network_trains_by_the_same_module() -> None:
+    class Constant(nn.Module):
+        """Learns nothing but seven numbers; its scores never vary, so its rank IC does not exist."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.level = nn.Parameter(torch.linspace(-1, 1, 7))
+
+        def forward(self, x: Tensor, static: Tensor) -> Tensor:
+            return self.level.sort().values.expand(len(x), 2, 7)
+
+    class Entry:
+        fit_closed_form = None
+
+        def build(self, config: Any, spec: Any) -> nn.Module:
+            return Constant()
+
+    training = replace(TRAINING, epochs=2, ic_weight=0.0)
+    entry: Any = Entry()
+    result = fit(entry, None, SPEC, TRAIN, VALIDATION, training, 7, lambda _: None, device="cpu")
+    assert result.history[-1].val_loss < result.history[0].val_loss
+    assert result.best_epoch >= 1
+
+
+def test_choose_device_names_one_that_is_there() -> None:
+    assert torch.zeros(1, device=choose_device()).device.type == choose_device()

@@ -1,0 +1,372 @@
+"""Stored forecasts + bars -> what each strategy would have earned beside the benchmarks, with a report and its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from trading_core import config
+from trading_core.backtest import engine
+from trading_core.backtest.data import ForecastPanel, MarketData
+from trading_core.backtest.result import BacktestResult
+from trading_core.config import StrategyConfig
+from trading_core.dataset.labels import forward_returns
+from trading_core.errors import EmptyUniverseError, InvalidDateRangeError, NoDataError
+from trading_core.market import adjust
+from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA
+from trading_core.metrics.forecasts import ForecastSkill, rank_ic_per_date, summary
+from trading_core.pipelines import trials
+from trading_core.pipelines.infer import find_version
+from trading_core.pipelines.refs import EvaluationRef, StrategyRow
+from trading_core.pipelines.train import code_version
+from trading_core.pipelines.workspace import Workspace
+from trading_core.plots.report import (
+    EvaluationReport,
+    IcSeries,
+    SkillRow,
+    StrategyReport,
+    evaluation_report,
+    strategy_report,
+)
+from trading_core.portfolio.registry import strategy_entry
+from trading_core.portfolio.risk import RiskLimits
+from trading_core.portfolio.strategy import Strategy
+from trading_core.schema import (
+    BARS,
+    CORPORATE_ACTIONS,
+    EVALUATIONS,
+    FORECASTS,
+    MONTH,
+    QUANTILE_COLUMNS,
+    QUANTILES,
+    SESSION,
+    SYMBOL,
+    ActionKind,
+    month_of,
+)
+from trading_core.storage.tables import Predicate
+
+MAIN_BENCHMARK = "equal-weight"
+
+
+def build_strategy(chosen: StrategyConfig, name: str) -> Strategy:
+    """The strategy of a config. Errors: UnknownNameError, InvalidConfigError."""
+    entry = strategy_entry(chosen.strategy)
+    return entry.build(config.parse_options(entry.params, chosen.params, f"params of strategy '{name}'"))
+
+
+def risk_limits(chosen: StrategyConfig) -> RiskLimits:
+    limits = chosen.risk
+    return RiskLimits(limits.max_position, limits.max_gross, limits.max_order_notional, frozenset(limits.restricted))
+
+
+def load_market_data(ws: Workspace, end: date) -> tuple[MarketData, pl.DataFrame, pl.DataFrame]:
+    """Prices as traded with their events up to `end`, and both frames."""
+    where = Predicate(None, end)
+    bars = ws.tables.read(BARS.name, where=where).select(*BAR_SCHEMA)
+    actions = ws.tables.read(CORPORATE_ACTIONS.name, where=where).select(*ACTION_SCHEMA)
+    return MarketData.from_frames(bars, actions), bars, actions
+
+
+def evaluate(
+    ws: Workspace,
+    *,
+    version: str,
+    strategies: Sequence[str],
+    start: date | None,
+    end: date | None,
+    capital: float,
+    run_id: str,
+    now: datetime,
+) -> EvaluationRef:
+    """Simulates `strategies` (config names) on the stored forecasts of one model version, net of the market's costs.
+
+    Decisions from `start` (default: the first forecast session), trades up to `end` (default: the last session with bars).
+    Writes the report, the `evaluations` rows and one trial per strategy and model.
+    Errors: NoModelError, NoDataError (no forecasts), InvalidDateRangeError, UnknownNameError.
+    """
+    chosen = find_version(ws, version)
+    found = _forecasts(ws, str(chosen.version), start, end)
+    first, last_forecast = found[SESSION].min(), found[SESSION].max()
+    final = end or ws.tables.last_session(BARS.name) or last_forecast
+    data, bars, actions = load_market_data(ws, final)
+    if data.sessions[-1] <= first:
+        raise InvalidDateRangeError(first, final, "no session after the first forecast has bars yet")
+    configs = {name: config.load_strategy(name, ws.settings) for name in strategies}
+    results = {name: _simulate(ws, name, c, data, found, first, final, capital) for name, c in configs.items()}
+    skills, series = _score_forecasts(found, bars, actions)
+    evaluation_id = config.config_hash([ws.market.id, str(chosen.version), str(first), str(final), run_id], 16)
+    rows = _strategy_reports(results, configs)
+    _record(ws, evaluation_id, chosen.version, chosen.model, configs, rows, skills, first, final, now)
+    ceiling = _ceiling(ws, found, bars, actions, now)
+    report = _report(ws, chosen.version, chosen.model, rows, skills, series, first, final, actions, ceiling)
+    path = ws.path("evaluations", evaluation_id, "report.html")
+    ws.store.write_bytes(path, evaluation_report(report))
+    lead = skills[min(skills)]
+    return EvaluationRef(
+        market=ws.market.id,
+        evaluation_id=evaluation_id,
+        model_version=str(chosen.version),
+        start=first,
+        end=final,
+        report=path,
+        mean_rank_ic=lead.mean_rank_ic,
+        rank_icir=lead.rank_icir,
+        rank_ic_t=lead.rank_t_stat,
+        rank_ic_ceiling=ceiling,
+        strategies=tuple(_row(row) for row in rows),
+    )
+
+
+def _forecasts(ws: Workspace, version: str, start: date | None, end: date | None) -> pl.DataFrame:
+    way_out = "Run batch_inference (or `trading predict`) for it first."
+    if not ws.tables.exists(FORECASTS.name):
+        raise NoDataError(f"Market '{ws.market.id}' has no forecasts yet", way_out)
+    found = ws.tables.read(FORECASTS.name, where=Predicate(start, end, {"model_version": version}))
+    if found.is_empty():
+        raise NoDataError(f"Model version {version} has no forecasts in the dates asked for", way_out)
+    return found
+
+
+def _simulate(
+    ws: Workspace,
+    name: str,
+    chosen: StrategyConfig,
+    data: MarketData,
+    found: pl.DataFrame,
+    first: date,
+    final: date,
+    capital: float,
+) -> BacktestResult:
+    horizons = set(found["horizon"].unique().to_list())
+    if chosen.horizon not in horizons:
+        raise EmptyUniverseError(
+            ws.market.id, f"strategy '{name}' ranks by horizon {chosen.horizon}, the model forecasts {sorted(horizons)}"
+        )
+    panel = ForecastPanel.from_frame(found, chosen.horizon, data.symbols, data.sessions)
+    return engine.run(
+        data,
+        panel,
+        build_strategy(chosen, name),
+        name=name,
+        start=first,
+        end=final,
+        capital=capital,
+        costs=ws.costs,
+        fractional=chosen.fractional,
+        min_order_notional=chosen.min_order_notional,
+        limits=risk_limits(chosen),
+    )
+
+
+def _labels(bars: pl.DataFrame, actions: pl.DataFrame, horizons: Sequence[int]) -> pl.DataFrame:
+    """symbol, session, horizon, label: the realised open-to-open returns, splits and dividends included."""
+    adjusted = adjust.adjusted(bars, actions)
+    wide = adjusted.pivot(on=SYMBOL, index=SESSION, values="open").sort(SESSION)
+    symbols = [name for name in wide.columns if name != SESSION]
+    values = forward_returns(wide.select(symbols).to_numpy().T.astype(np.float64), horizons)  # [S, T, H]
+    days = wide[SESSION].to_numpy()
+    grid = [
+        pl.DataFrame({SYMBOL: np.repeat(symbols, len(days)), SESSION: np.tile(days, len(symbols)), "label": values[:, :, h].ravel()})
+        .with_columns(pl.lit(horizon, dtype=pl.Int32).alias("horizon"), pl.col(SESSION).cast(pl.Date))
+        .filter(pl.col("label").is_finite())
+        for h, horizon in enumerate(horizons)
+    ]
+    return pl.concat(grid)
+
+
+def _score_forecasts(
+    found: pl.DataFrame, bars: pl.DataFrame, actions: pl.DataFrame
+) -> tuple[dict[int, ForecastSkill], list[IcSeries]]:
+    """Skill per horizon over the decisions whose labels are known, and the daily rank IC series."""
+    horizons = sorted(found["horizon"].unique().to_list())
+    joined = found.join(_labels(bars, actions, horizons), on=[SYMBOL, SESSION, "horizon"], how="inner").sort(SESSION, SYMBOL)
+    skills, series = {}, []
+    for horizon in horizons:
+        part = joined.filter(pl.col("horizon") == horizon)
+        days = part[SESSION].to_numpy().astype("datetime64[D]")
+        score, label = part["score"].to_numpy(), part["label"].to_numpy()
+        index = np.unique(days, return_inverse=True)[1].astype(np.int64)
+        quantiles = part.select(QUANTILE_COLUMNS).to_numpy()
+        skills[horizon] = summary(score, label, index, horizon, quantiles, QUANTILES, part["p_up"].to_numpy())
+        daily = rank_ic_per_date(score, label, index)
+        series.append(IcSeries(horizon, tuple(np.unique(days).astype(object)[daily.dates]), daily.values))
+    return skills, series
+
+
+def _ceiling(ws: Workspace, found: pl.DataFrame, bars: pl.DataFrame, actions: pl.DataFrame, now: datetime) -> float:
+    """Mean rank IC of the true conditional mean over the same rows, where the source knows it; else NaN."""
+    oracle = getattr(ws.source(), "oracle", None)
+    if oracle is None:
+        return float("nan")
+    truth = oracle(found[SESSION].min(), found[SESSION].max(), now)
+    rows = found.filter(pl.col("horizon") == 1).join(truth, on=[SYMBOL, SESSION], how="inner")
+    rows = rows.join(_labels(bars, actions, [1]), on=[SYMBOL, SESSION, "horizon"], how="inner").sort(SESSION, SYMBOL)
+    if rows.is_empty():
+        return float("nan")
+    index = np.unique(rows[SESSION].to_numpy(), return_inverse=True)[1].astype(np.int64)
+    return summary(rows["expected"].to_numpy(), rows["label"].to_numpy(), index).mean_rank_ic
+
+
+def _strategy_reports(
+    results: dict[str, BacktestResult], configs: dict[str, StrategyConfig]
+) -> list[StrategyReport]:
+    benchmark = results.get(MAIN_BENCHMARK)
+    return [
+        strategy_report(
+            name,
+            result.sessions,
+            result.equity,
+            result.turnover,
+            result.costs_paid,
+            len(result.trades),
+            benchmark.equity if benchmark is not None and name != MAIN_BENCHMARK else None,
+            strategy_entry(configs[name].strategy).benchmark,
+        )
+        for name, result in results.items()
+    ]
+
+
+def _row(row: StrategyReport) -> StrategyRow:
+    s = row.summary
+    return StrategyRow(
+        name=row.name,
+        benchmark=row.benchmark,
+        total_return=s.total_return,
+        cagr=s.cagr,
+        volatility=s.volatility_annual,
+        sharpe=s.sharpe_annual,
+        p_value=row.test.p_value,
+        sortino=s.sortino_annual,
+        max_drawdown=s.max_drawdown,
+        turnover=s.turnover_annual,
+        hit_ratio=s.hit_ratio,
+    )
+
+
+def _record(
+    ws: Workspace,
+    evaluation_id: str,
+    version: int,
+    model: str,
+    configs: dict[str, StrategyConfig],
+    rows: list[StrategyReport],
+    skills: dict[int, ForecastSkill],
+    first: date,
+    final: date,
+    now: datetime,
+) -> None:
+    """The `evaluations` rows (replaced when run again) and the trials."""
+    lines = [(row.name, metric, value) for row in rows for metric, value in asdict(_row(row)).items()]
+    lines += [(f"forecasts h{h}", metric, value) for h, skill in skills.items() for metric, value in asdict(skill).items()]
+    month = month_of(now.date())
+    frame = pl.DataFrame(
+        [
+            {
+                "evaluation_id": evaluation_id,
+                "recorded_at": now,
+                "subject": subject,
+                "model_version": str(version),
+                "start": first,
+                "end": final,
+                "metric": metric,
+                "value": float(value),
+                MONTH: month,
+            }
+            for subject, metric, value in lines
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        ],
+        schema=EVALUATIONS.columns,
+    )
+    where = Predicate(None, None, {MONTH: month, "evaluation_id": evaluation_id})
+    ws.tables.replace(EVALUATIONS.name, frame, where, schema=EVALUATIONS)
+    shared: dict[str, Any] = {"start": first, "end": final, "source": evaluation_id, "now": now}
+    for row in rows:
+        key = f"{config.config_hash(configs[row.name])}-v{version}"
+        trials.record(
+            ws, kind="strategy", subject=row.name, config_hash=key, metric="sharpe_annual",
+            value=row.summary.sharpe_annual, **shared,
+        )  # fmt: skip
+    lead = skills[min(skills)]
+    trials.record(
+        ws, kind="model", subject=model, config_hash=f"v{version}", metric="rank_ic", value=lead.mean_rank_ic, **shared
+    )
+
+
+def _report(
+    ws: Workspace,
+    version: int,
+    model: str,
+    rows: list[StrategyReport],
+    skills: dict[int, ForecastSkill],
+    series: list[IcSeries],
+    first: date,
+    final: date,
+    actions: pl.DataFrame,
+    ceiling: float,
+) -> EvaluationReport:
+    costs = ws.costs
+    return EvaluationReport(
+        title=f"Strategies on {ws.market.id}",
+        market=ws.market.id,
+        model=f"{model}, version {version}",
+        versions=(
+            ("Model version", str(version)),
+            ("Bars table", f"version {ws.tables.version(BARS.name)}"),
+            ("Forecasts table", f"version {ws.tables.version(FORECASTS.name)}"),
+            ("Code", code_version()),
+        ),
+        start=first,
+        end=final,
+        costs=(
+            f"Each side pays {costs.commission_bps:g} bps commission, {costs.half_spread_bps:g} bps half spread and "
+            f"{costs.slippage_bps:g} bps slippage of its notional. Fills at the next open."
+        ),
+        notes=_notes(ws, actions),
+        benchmark=MAIN_BENCHMARK if any(row.name == MAIN_BENCHMARK for row in rows) else rows[0].name,
+        strategies=tuple(rows),
+        skill=tuple(row for h, skill in skills.items() for row in _skill_rows(h, skill, ceiling)),
+        ic=tuple(series),
+        trials=trials.count(ws),
+    )
+
+
+def _skill_rows(horizon: int, skill: ForecastSkill, ceiling: float) -> list[SkillRow]:
+    """What the report says of one horizon; the ceiling, where it is known, belongs to the one-session horizon."""
+    t_note = f"Newey-West, {skill.hac_lag} lags, {skill.n_dates} sessions"
+    best = f"the market's own truth reaches {ceiling:.3f}" if horizon == 1 and np.isfinite(ceiling) else ""
+    return [
+        SkillRow(horizon, "Mean rank IC", skill.mean_rank_ic, 0.0, best),
+        SkillRow(horizon, "t of the mean rank IC", skill.rank_t_stat, 0.0, t_note),
+        SkillRow(horizon, "Rank ICIR (per session)", skill.rank_icir, 0.0),
+        SkillRow(horizon, "ROC AUC of p_up", skill.roc_auc, 0.5),
+        SkillRow(horizon, "Brier score of p_up", skill.brier, 0.25, "lower is better"),
+        SkillRow(horizon, "Coverage of the 90 % interval", skill.coverage_90, float("nan"), "0.90 is exact"),
+    ]
+
+
+def _notes(ws: Workspace, actions: pl.DataFrame) -> tuple[str, ...]:
+    """What these data cannot tell."""
+    notes = []
+    if ws.market.source == "simulated":
+        notes.append(
+            "The market is simulated, with a signal that was planted in it: these returns say that the pipeline finds what is "
+            "there to find, and nothing about a real market."
+        )
+    if actions.filter(pl.col("kind") == ActionKind.DELISTING.value).is_empty():
+        notes.append(
+            "No delisted name is in these data (survivorship): whoever failed before the panel was made is missing, which "
+            "flatters every long-only strategy and the benchmarks alike."
+        )
+    if actions.is_empty():
+        notes.append(
+            "The source gives no splits or dividends: prices are taken as they are, returns leave dividends out, and an "
+            "unadjusted distribution looks like a crash."
+        )
+    notes.append("Fills are assumed at the official open without market impact; sizes are small beside the volume or not at all checked.")
+    return tuple(notes)

@@ -1,0 +1,136 @@
+"""Model + features -> stored forecasts, for a year or for a day: one function.
+
+Forecast rows are never rewritten: a (model version, session) that is stored stays as it is, so what a decision has used can
+always be read again. Only sessions after a version's cut-off can be forecast.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+import numpy as np
+import polars as pl
+
+from trading_core.errors import InvalidDateRangeError, LookAheadError, NoDataError, StaleDataError
+from trading_core.features import build as features
+from trading_core.market import universe
+from trading_core.market.source import BAR_SCHEMA
+from trading_core.pipelines.backfill import current_features_version
+from trading_core.pipelines.panels import Versions, current_versions, load_panel
+from trading_core.pipelines.refs import ForecastsRef
+from trading_core.pipelines.workspace import Workspace
+from trading_core.registry.mlflow_registry import ModelVersion
+from trading_core.schema import BARS, FORECASTS, SESSION, SYMBOL, PriceBasis
+from trading_core.storage.tables import Predicate
+
+CONTEXT_SESSIONS = 40  # sessions before the first encoder step: enough for the trailing volatility of 20 returns
+
+
+def find_version(ws: Workspace, version: str) -> ModelVersion:
+    """A model version by alias (`champion`, `challenger`) or number. Errors: NoModelError."""
+    registry = ws.registry()
+    return registry.version(ws.market.id, int(version)) if version.isdigit() else registry.get(ws.market.id, version)
+
+
+def infer(
+    ws: Workspace, *, version: str, start: date | None, end: date | None, run_id: str, now: datetime
+) -> ForecastsRef:
+    """Forecasts of every eligible symbol for the decision sessions start..end; stores those that are missing.
+
+    Defaults: from the first session after the version's cut-off to the last one with features.
+    Errors: NoModelError, LookAheadError (a session at or before the cut-off), StaleDataError (no features there yet),
+    BundleError, FormulaMismatchError, ArtifactCorruptedError.
+    """
+    chosen = find_version(ws, version)
+    stored = feature_sessions(ws)
+    if start is not None and start <= chosen.cutoff:
+        raise LookAheadError(str(chosen.version), chosen.cutoff, start)
+    first = start or ws.sessions.next(chosen.cutoff)
+    last = end or stored[-1]
+    if last > stored[-1]:
+        raise StaleDataError(ws.market.id, last, stored[-1])
+    wanted = [session for session in stored if first <= session <= last]
+    if not wanted:
+        raise InvalidDateRangeError(first, last, f"no session with features lies in it (they end at {stored[-1]})")
+    present = forecast_sessions(ws, str(chosen.version))
+    missing = [session for session in wanted if session not in present]
+    added = _forecast(ws, chosen, missing, run_id) if missing else 0
+    table_version = ws.tables.version(FORECASTS.name)
+    where = Predicate(wanted[0], wanted[-1], {"model_version": str(chosen.version)})
+    rows = len(ws.tables.read(FORECASTS.name, columns=[SYMBOL], where=where)) if table_version is not None else 0
+    if rows == 0 or table_version is None:
+        way_out = "Check the universe's limits and how much history the symbols have."
+        raise NoDataError(f"Model version {chosen.version} could forecast no symbol from {first} to {last}", way_out)
+    return ForecastsRef(
+        ws.market.id, chosen.model, str(chosen.version), table_version, wanted[0], wanted[-1], rows, added
+    )
+
+
+def feature_sessions(ws: Workspace) -> list[date]:
+    """Sessions with features, ascending. Errors: StaleDataError when there are none."""
+    table = features.table_name("returns")
+    found = ws.tables.sessions(table) if ws.tables.exists(table) else []
+    if not found:
+        raise StaleDataError(ws.market.id, ws.market.history_start, None)
+    return sorted(found)
+
+
+def forecast_sessions(ws: Workspace, model_version: str) -> set[date]:
+    """Sessions that hold forecasts of a model version."""
+    if not ws.tables.exists(FORECASTS.name):
+        return set()
+    return set(ws.tables.sessions(FORECASTS.name, Predicate(None, None, {"model_version": model_version})))
+
+
+def _forecast(ws: Workspace, chosen: ModelVersion, sessions: list[date], run_id: str) -> int:
+    """Computes and stores the forecasts of `sessions` in one commit; returns how many rows."""
+    from trading_core.inference.predict import ForecastLabels, predict
+    from trading_core.registry.bundle import check_fingerprints, load_bundle
+
+    bundle = load_bundle(ws.store, ws.store.path_of(chosen.bundle_uri), chosen.digest)
+    card = bundle.card
+    check_fingerprints(card, features.fingerprints(card.features))
+    versions = current_versions(ws)
+    begin = max(_back(ws, sessions[0], card.spec.encoder_length + CONTEXT_SESSIONS), ws.market.history_start)
+    panel = load_panel(ws, card.features, begin, sessions[-1], versions)
+    columns = np.array([panel.column_of(session) for session in sessions], dtype=np.int64)
+    columns = columns[columns >= 0]
+    closes = dict(zip(sessions, ws.sessions.closes(sessions), strict=True))
+    labels = ForecastLabels(str(chosen.version), current_features_version(ws), run_id)
+    found = predict(bundle, panel, columns, closes, labels)
+    found = found.join(_eligible(ws, sessions, versions), on=[SYMBOL, SESSION], how="semi")
+    if found.is_empty():
+        return 0
+    # Only what is missing is written; a concurrent run of the same version writes the very same rows.
+    for part in _contiguous(sessions, ws):
+        rows = found.filter(pl.col(SESSION).is_between(part[0], part[-1]))
+        where = Predicate(part[0], part[-1], {"model_version": str(chosen.version)})
+        ws.tables.replace(FORECASTS.name, rows.with_columns(month=pl.col(SESSION).dt.strftime("%Y-%m")), where, schema=FORECASTS)
+    return len(found)
+
+
+def _eligible(ws: Workspace, sessions: list[date], versions: Versions) -> pl.DataFrame:
+    """symbol, session of the market's universe on each session, judged with that session's past only."""
+    limits = ws.market.universe
+    if limits.min_dollar_volume > 0 and ws.source().price_basis is not PriceBasis.RAW:
+        raise NoDataError(
+            f"Market '{ws.market.id}' asks for a dollar-volume floor, but its prices are not raw",
+            "Remove universe.min_dollar_volume, or use a source with raw prices.",
+        )
+    bars = ws.tables.read(BARS.name, where=Predicate(None, sessions[-1]), version=versions[BARS.name]).select(*BAR_SCHEMA)
+    return universe.eligible_rows(bars, sessions[0], sessions[-1], limits.min_history, limits.min_dollar_volume)
+
+
+def _back(ws: Workspace, session: date, count: int) -> date:
+    return ws.sessions.offset(session, -count)
+
+
+def _contiguous(sessions: list[date], ws: Workspace) -> list[list[date]]:
+    """Runs of neighbouring sessions: what lies between them is stored already and must not be replaced."""
+    parts: list[list[date]] = [[sessions[0]]]
+    for session in sessions[1:]:
+        if ws.sessions.next(parts[-1][-1]) == session:
+            parts[-1].append(session)
+        else:
+            parts.append([session])
+    return parts
