@@ -61,10 +61,11 @@ class Job:
         with self.progress.step("strategy evaluation") as step:
             evaluating = self.api.run_started_by("evaluate_strategies", run_id)
             self._follow("evaluate_strategies", evaluating, step)
-        with self.progress.step("daily trades") as step:
-            for session in summary.sessions_to_trade(ws, self.strategy, self.sessions, now):
-                self._trade(session, step)
-        return summary.collect(ws, self.strategy, datetime.now(UTC))
+        plan = summary.sessions_to_trade(ws, self.strategy, self.sessions, now)
+        with self.progress.step(f"daily trades ({len(plan.sessions)})") as step:
+            for session in plan.sessions:
+                self._trade(session, plan.replay if session <= ws.last_session(now) else None, step)
+        return summary.collect(ws, ws.sessions.offset(ws.last_session(now), 1 - self.sessions), datetime.now(UTC))
 
     def _train(self, ws: Any, now: datetime) -> str | None:
         """Trains unless a fit champion is there; returns the inference run that the new model started."""
@@ -76,9 +77,9 @@ class Job:
             run_id = self._dag("train_model", {"market": self.market.id, "model": self.model}, step)
             return self.api.run_started_by("batch_inference", run_id)
 
-    def _trade(self, session: date, step: Step) -> None:
+    def _trade(self, session: date, replay: str | None, step: Step) -> None:
         self.progress.note(f"session {session}")
-        conf = {"market": self.market.id, "strategy": self.strategy}
+        conf = {"market": self.market.id, "strategy": self.strategy, **({"replay": replay} if replay else {})}
         run_id = self.api.trigger("daily_trade", conf, partition_key=session.isoformat())
         self._follow("daily_trade", run_id, step.again())
 

@@ -111,4 +111,3 @@ def scrambled_after(panel: Panel, column: int, seed: int = 0) -> Panel:
     opens[:, column + 1 :] = 3.0 * other.opens[:, column + 1 :]
     closes[:, column + 1 :] = 5.0 * other.closes[:, column + 1 :]
     return replace(panel, values=values, opens=opens, closes=closes, sigma=trailing_volatility(closes))
-

@@ -26,6 +26,7 @@ def random_view(strategy, seed, ordinal=0, order=None, invested=0.8):
     closes[-1, rng.random(count) < 0.15] = np.nan
     weights = np.where(rng.random(count) < 0.3, rng.random(count), 0.0)
     weights *= invested / weights.sum()
+    closes[-1, np.flatnonzero(weights)[0]] = np.nan  # at least one is held without a bar
     order = np.arange(count) if order is None else order
     return session_view(
         date(2020, 1, 2),

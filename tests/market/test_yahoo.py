@@ -26,8 +26,8 @@ from trading_core.sessions import Sessions  # noqa: E402
 NOW = datetime(2021, 3, 3, 12, 0, tzinfo=UTC)  # before the open of 3 March 2021
 START, END = date(2020, 6, 1), date(2021, 3, 2)
 
-# Apple in 2020 as it traded (closes of nasdaq.com; the 4:1 split's first day is 31 August), beside a company whose 7:1
-# and 4:1 splits both come after its first bar: 7 * 4 = 28.
+# Apple in 2020 on raw terms (its closes, dividends and 4:1 split of 31 August are the historical ones), beside
+# a company whose 7:1 and 4:1 splits both come after its first bar: 7 * 4 = 28.
 APPLE = Series(
     [date(2020, 8, 6), date(2020, 8, 7), date(2020, 8, 28), date(2020, 8, 31), date(2020, 11, 6)],
     [441.62, 452.82, 504.05, 127.58, 118.32],

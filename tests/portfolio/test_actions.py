@@ -38,10 +38,12 @@ def test_the_arguments_are_left_alone():
     assert holdings == {"A": 1.0}
 
 
+SPLIT, DIVIDEND, DELISTING = ActionKind.SPLIT, ActionKind.DIVIDEND, ActionKind.DELISTING
+
+
 @pytest.mark.parametrize(
-    ("kind", "value"),
-    [(ActionKind.SPLIT, 0.0), (ActionKind.SPLIT, float("nan")), (ActionKind.DIVIDEND, -1.0), (ActionKind.DELISTING, float("inf"))],
-)  # fmt: skip
+    ("kind", "value"), [(SPLIT, 0.0), (SPLIT, float("nan")), (DIVIDEND, -1.0), (DELISTING, float("inf"))]
+)
 def test_impossible_values_are_refused_with_the_event_named(kind, value):
     with pytest.raises(WrongTypeError, match=f"The {kind.value} of A on 2020-08-31"):
         apply_actions({"A": 1.0}, 0.0, [action(kind, value)])

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 from trading_core.errors import ExecutionError
 
 Document: TypeAlias = dict[str, Any]  # JSON values only; the record classes give it its shape
 RecordT = TypeVar("RecordT")
+_RESOLVED: dict[type, dict[str, Any]] = {}
 
 
 @dataclass(eq=False)
@@ -59,8 +59,14 @@ def to_json(document: Mapping[str, Any]) -> str:
         raise LedgerRecordError("a document", str(error)) from error
 
 
-@lru_cache(maxsize=64)
-def _hints(record_type: Any) -> dict[str, Any]:
+def _hints(record_type: type) -> dict[str, Any]:
+    """The types of a record's fields; resolving them takes long, so each class is resolved once."""
+    if record_type not in _RESOLVED:
+        _RESOLVED[record_type] = _resolve(record_type)
+    return _RESOLVED[record_type]
+
+
+def _resolve(record_type: type) -> dict[str, Any]:
     if not dataclasses.is_dataclass(record_type):
         raise LedgerRecordError(f"a {record_type.__name__}", "it is not a record dataclass")
     hints = typing.get_type_hints(record_type)

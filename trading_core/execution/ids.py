@@ -19,9 +19,8 @@ def client_order_id(account: str, strategy: str, session: date, symbol: str, sid
     """
     if attempt < 1:
         raise UnknownNameError("attempt", str(attempt), ["1", "2", "3", "..."])
-    return (
-        "t" + _digest(account, strategy, session.isoformat(), symbol, side.value, attempt)[: CLIENT_ORDER_ID_LENGTH - 1]
-    )
+    digest = _digest(account, strategy, session.isoformat(), symbol, side.value, attempt)
+    return f"t{digest}"[:CLIENT_ORDER_ID_LENGTH]
 
 
 def decision_id(account: str, session: date) -> str:

@@ -35,6 +35,7 @@ READ_TIMEOUT_S = 5
 ATTEMPTS = 3  # of one call inside boto3: throttling and server errors, with its own backoff
 CONFLICT_ATTEMPTS = 8  # of a write that met another transaction on the same key
 CREATION_WAIT_S = 60
+NOT_DYNAMODB = "something that is not DynamoDB answered; check the endpoint URL"
 SHOWN = ("account", "kind", "market", "side", "status", "strategy", "symbol")
 _CONFLICTS = ("TransactionConflict", "TransactionConflictException", "TransactionInProgressException")
 _KEYS = [("pk", "HASH"), ("sk", "RANGE")]
@@ -169,9 +170,15 @@ class DynamoStore:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return call(self._client())
+            return self._genuine(call(self._client()))
         except (ClientError, BotoCoreError, OSError, ValueError) as error:
             raise LedgerUnreachableError(self.url, without_secrets(str(error))) from error
+
+    def _genuine(self, answer: dict[str, Any]) -> dict[str, Any]:
+        # boto3 reads any 200 that is not JSON (a proxy's page) as an empty answer, which would mean "no such item".
+        if not answer.get("ResponseMetadata", {}).get("RequestId"):
+            raise LedgerUnreachableError(self.url, NOT_DYNAMODB)
+        return answer
 
     def _client(self) -> Any:
         with self._lock:
@@ -208,7 +215,9 @@ def _ensure_table(client: Any, table: str, url: str) -> None:
     deadline = time.monotonic() + CREATION_WAIT_S
     while True:
         try:
-            found = client.describe_table(TableName=table)["Table"]
+            found = client.describe_table(TableName=table).get("Table")
+            if found is None:
+                raise LedgerUnreachableError(url, NOT_DYNAMODB)
             keys = [(key["AttributeName"], key["KeyType"]) for key in found["KeySchema"]]
             if sorted(keys) != _KEYS:
                 raise LedgerUnreachableError(

@@ -50,7 +50,7 @@ def predict(
     closes: Mapping[date, datetime],
     labels: ForecastLabels,
     batch_size: int = 4096,
-    threads: int = 2,
+    threads: int = 1,
 ) -> pl.DataFrame:
     """Forecasts for the decisions at `columns` of the panel: schema.FORECASTS without month.
 

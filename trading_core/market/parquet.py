@@ -217,8 +217,8 @@ def _day(path: str, column: str, dtype: pl.DataType) -> pl.Expr:
 def _summarise(path: str, resolved: str, modified_ns: int, size: int) -> _Summary:
     """Checks the whole file, once per resolved path, modification time and size: a changed file is checked again."""
     try:
-        keys = _normalised(path).select(SYMBOL, SESSION).collect()
-        _normalised(path).select(pl.col(NUMBERS).count()).collect()  # a cut file or a bad block shows here, not mid-way
+        # All columns, though only the keys are kept: a bad block or a ragged line shows here, not in a later fetch.
+        keys = _normalised(path).collect().select(SYMBOL, SESSION)
         _check_texts(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UnreadableFileError(path, f"a {_WHAT}", _first_line(error)) from error

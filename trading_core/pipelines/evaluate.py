@@ -20,7 +20,7 @@ from trading_core.errors import EmptyUniverseError, InvalidDateRangeError, NoDat
 from trading_core.market import adjust
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA
 from trading_core.metrics.forecasts import ForecastSkill, rank_ic_per_date, summary
-from trading_core.pipelines import trials
+from trading_core.pipelines import refs, trials
 from trading_core.pipelines.infer import find_version
 from trading_core.pipelines.refs import EvaluationRef, StrategyRow
 from trading_core.pipelines.train import code_version
@@ -108,7 +108,7 @@ def evaluate(
     path = ws.path("evaluations", evaluation_id, "report.html")
     ws.store.write_bytes(path, evaluation_report(report))
     lead = skills[min(skills)]
-    return EvaluationRef(
+    made = EvaluationRef(
         market=ws.market.id,
         evaluation_id=evaluation_id,
         model_version=str(chosen.version),
@@ -121,6 +121,8 @@ def evaluate(
         rank_ic_ceiling=ceiling,
         strategies=tuple(_row(row) for row in rows),
     )
+    ws.store.write_json(ws.path("evaluations", f"latest-v{chosen.version}.json"), refs.dump(made))
+    return made
 
 
 def _forecasts(ws: Workspace, version: str, start: date | None, end: date | None) -> pl.DataFrame:

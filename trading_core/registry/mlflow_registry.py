@@ -278,7 +278,7 @@ class Registry:
             found.extend(page)
             token = page.token
             if not token:
-                ours = [version for version in found if _TAGS <= set(version.tags or {})]  # not one made by hand
+                ours = [version for version in found if set(version.tags or {}) >= _TAGS]  # not one made by hand
                 return sorted(ours, key=lambda version: int(version.version))
 
     def _get(self, market: str, version: int) -> ModelVersion:

@@ -23,7 +23,9 @@ class TrainingConfig:
     ic_weight: float = 0.2  # weight of (1 - IC) beside the quantile loss
     gradient_clip: float = 1.0  # norm; 0: none
     max_minutes: float | None = None  # no epoch starts after it; a run that it ends is not reproducible to the bit
-    threads: int = 2  # of torch on the CPU; part of what makes a run reproducible to the bit
+    # Of torch on the CPU; part of what makes a run reproducible to the bit. Small networks gain under 1.5x from a 2nd
+    # thread on an idle machine, and lose 5x to 10x on a busy one, where threads spin while they wait for each other.
+    threads: int = 1
 
     def __post_init__(self) -> None:
         require_between("epochs", self.epochs, 1, 10_000)

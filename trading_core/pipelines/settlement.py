@@ -1,0 +1,198 @@
+"""What the market did to an account: fills at the open, corporate actions, reconciliation, the session's report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date, datetime
+
+import polars as pl
+
+from trading_core.errors import AccountMismatchError, SessionNotSettledError
+from trading_core.execution.broker import SimulatedBroker
+from trading_core.execution.ledger import open_orders
+from trading_core.execution.records import SessionStatus, SessionSummary
+from trading_core.pipelines.account import TradingAccount
+from trading_core.pipelines.refs import SessionResult
+from trading_core.pipelines.workspace import Workspace
+from trading_core.portfolio.actions import apply_actions
+from trading_core.schema import BARS, CORPORATE_ACTIONS, SESSION, SYMBOL, ActionKind, CorporateAction, Fill, Side
+from trading_core.storage.tables import Predicate
+
+QUANTITY_TOLERANCE = 1e-9  # shares, relative: float noise of splits
+
+
+def catch_up(ws: Workspace, account: TradingAccount, session: date, now: datetime) -> None:
+    """Settles the account's last session and lets the paper book live through the sessions before `session`.
+
+    Errors: SessionNotSettledError when the last session has open orders and no bar yet, AccountMismatchError.
+    """
+    last = account.ledger.last_session(account.name)
+    if last is None or last.session >= session:
+        return
+    state = account.ledger.session_state(account.name, last.session)
+    if state is not None and state.status is not SessionStatus.SETTLED:
+        result = settle(ws, account, account.name, last.session, "", now)
+        if result.status == "pending":
+            waiting = len(open_orders(account.ledger.orders(account.name, last.session)))
+            raise SessionNotSettledError(account.name, session, last.session, waiting)
+    if isinstance(account.broker, SimulatedBroker):
+        # Sessions nobody traded still split, pay and delist.
+        for missed in ws.sessions.between(last.session, session)[1:-1]:
+            if _has_bars(ws, missed):
+                _settle_broker(ws, account.broker, missed)
+
+
+def settle(
+    ws: Workspace, account: TradingAccount, name: str, session: date, kind: str, now: datetime
+) -> SessionResult:
+    """Closes a session whose bar is there: fills, states and the summary go to the ledger. Run again, changes nothing."""
+    ledger = account.ledger
+    state = ledger.session_state(name, session)
+    if isinstance(account.broker, SimulatedBroker) and _has_bars(ws, session):
+        _settle_broker(ws, account.broker, session)
+    for order in account.broker.orders(session):
+        ledger.record_order_state(
+            name, session, order.order.client_order_id, order.status, now,
+            order.filled_quantity, order.average_price, order.reason,
+        )  # fmt: skip
+    fills = account.broker.fills(session)
+    for fill in fills:
+        ledger.record_fill(name, fill)
+    decided = ledger.get_decision(name, session)
+    pending = bool(open_orders(ledger.orders(name, session))) or decided is None or not _has_bars(ws, session)
+    if not pending and (state is None or state.status is not SessionStatus.SETTLED):
+        reconcile(ws, account, session, fills)
+        ledger.settle_session(name, session, _summary(ws, account, session, fills, now))
+    return _result(ws, account, session, kind, now)
+
+
+def _has_bars(ws: Workspace, session: date) -> bool:
+    return bool(ws.tables.sessions(BARS.name, Predicate(session, session)))
+
+
+def _settle_broker(ws: Workspace, broker: SimulatedBroker, session: date) -> None:
+    bars = ws.tables.read(BARS.name, columns=[SYMBOL, "open"], where=Predicate(session, session))
+    opens = {symbol: price for symbol, price in bars.iter_rows() if price is not None and price > 0}
+    broker.settle_open(session, opens, actions_of(ws, session), ws.sessions.open(session))
+
+
+def actions_of(ws: Workspace, session: date) -> list[CorporateAction]:
+    """Corporate actions that take effect at the start of `session`."""
+    found = ws.tables.read(CORPORATE_ACTIONS.name, where=Predicate(session, session)).sort(SYMBOL, "kind")
+    return [
+        CorporateAction(row[SYMBOL], row[SESSION], ActionKind(row["kind"]), row["value"])
+        for row in found.iter_rows(named=True)
+    ]
+
+
+def reconcile(ws: Workspace, account: TradingAccount, session: date, fills: Sequence[Fill]) -> None:
+    """The ledger's own arithmetic must give the broker's positions. Errors: AccountMismatchError.
+
+    Expected: the positions of the last settled session, through the corporate actions since, plus this session's fills.
+    """
+    before = [s for s in account.ledger.sessions(account.name) if s.session < session]
+    held: dict[str, float] = {}
+    since = session
+    if before:
+        state = account.ledger.session_state(account.name, before[-1].session)
+        if state is None or state.summary is None:
+            raise SessionNotSettledError(account.name, session, before[-1].session, 0)
+        held = {p.symbol: p.quantity for p in state.summary.positions}
+        since = ws.sessions.next(before[-1].session)
+    for day in ws.sessions.between(since, session):
+        held, _ = apply_actions(held, 0.0, actions_of(ws, day))
+    for fill in fills:
+        held[fill.symbol] = held.get(fill.symbol, 0.0) + (fill.quantity if fill.side is Side.BUY else -fill.quantity)
+    there = {p.symbol: p.quantity for p in account.broker.account().positions}
+    differences = [
+        f"{symbol}: the ledger says {held.get(symbol, 0.0):g} shares, the broker {there.get(symbol, 0.0):g}"
+        for symbol in sorted({*held, *there})
+        if not math.isclose(held.get(symbol, 0.0), there.get(symbol, 0.0), rel_tol=QUANTITY_TOLERANCE, abs_tol=1e-9)
+    ]
+    if differences:
+        raise AccountMismatchError(account.name, differences)
+
+
+def _summary(
+    ws: Workspace, account: TradingAccount, session: date, fills: Sequence[Fill], now: datetime
+) -> SessionSummary:
+    state = account.broker.account()
+    return SessionSummary(
+        cash=state.cash,
+        equity=_equity(ws, account, session),
+        positions=state.positions,
+        orders=len(account.ledger.orders(account.name, session)),
+        fills=len(fills),
+        commission=math.fsum(fill.commission for fill in fills),
+        settled_at=now,
+    )
+
+
+def _equity(ws: Workspace, account: TradingAccount, session: date) -> float | None:
+    """Cash plus positions at their last known close up to `session`; None when a position has no price at all."""
+    state = account.broker.account()
+    held = [position.symbol for position in state.positions]
+    if not held:
+        return state.cash
+    bars = ws.tables.read(BARS.name, columns=[SYMBOL, SESSION, "close"], where=Predicate(None, session))
+    last = bars.filter(pl.col(SYMBOL).is_in(held)).sort(SESSION).group_by(SYMBOL).agg(pl.col("close", SESSION).last())
+    price = {row[SYMBOL]: (row["close"], row[SESSION]) for row in last.iter_rows(named=True)}
+    values = [state.cash]
+    for position in state.positions:
+        if position.symbol not in price:
+            return None
+        close, known = price[position.symbol]
+        values.append(position.quantity * close / _splits_since(ws, position.symbol, known, session))
+    return math.fsum(values)
+
+
+def _splits_since(ws: Workspace, symbol: str, known: date, session: date) -> float:
+    """The product of split ratios after `known`, so that an old close is valued in today's shares."""
+    if known >= session:
+        return 1.0
+    days = ws.sessions.between(ws.sessions.next(known), session)
+    found = [a for day in days for a in actions_of(ws, day) if a.symbol == symbol and a.kind is ActionKind.SPLIT]
+    return math.prod(action.value for action in found)
+
+
+def _result(ws: Workspace, account: TradingAccount, session: date, kind: str, now: datetime) -> SessionResult:
+    """The session as it stands, written as its report."""
+    ledger, name = account.ledger, account.name
+    decision, state = ledger.get_decision(name, session), ledger.session_state(name, session)
+    orders, fills = ledger.orders(name, session), ledger.fills(name, session)
+    settled = state is not None and state.status is SessionStatus.SETTLED
+    book = account.broker.account()
+    equity = state.summary.equity if settled and state and state.summary else decision.equity if decision else book.cash
+    path = ws.path("sessions", name, f"{session}.json")
+    result = SessionResult(
+        account=name,
+        kind=kind,
+        session=session,
+        decision_session=decision.decision_session if decision else ws.sessions.previous(session),
+        status="settled" if settled else "pending",
+        orders=len(orders),
+        fills=len(fills),
+        rejected=len(decision.rejected) if decision else 0,
+        held_without_forecast=len(decision.held_without_forecast) if decision else 0,
+        equity=equity if equity is not None else float("nan"),
+        cash=state.summary.cash if settled and state and state.summary else book.cash,
+        costs=_costs(ws, fills),
+        report=path,
+    )
+    from trading_core.config import canonical_json
+
+    report = {"result": asdict(result), "decision": decision, "orders": orders, "fills": fills, "written_at": str(now)}
+    ws.store.write_bytes(path, canonical_json(report).encode())
+    return result
+
+
+def _costs(ws: Workspace, fills: Sequence[Fill]) -> float:
+    """Commission plus what spread and slippage took, in currency."""
+    rate = (ws.costs.half_spread_bps + ws.costs.slippage_bps) * 1e-4
+    total = 0.0
+    for fill in fills:
+        open_price = fill.price / (1.0 + rate) if fill.side is Side.BUY else fill.price / (1.0 - rate)
+        total += fill.commission + fill.quantity * abs(fill.price - open_price)
+    return total
