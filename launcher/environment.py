@@ -91,6 +91,7 @@ class Installation:
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            "SPT_NOENV": "1",  # setproctitle must not overwrite the environment, or the mark below is lost
         }
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         return {**os.environ, **airflow, "PATH": path, "TRADING_VAR_DIR": str(self.var_dir), LAUNCH_MARK: self.mark}

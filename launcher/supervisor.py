@@ -163,13 +163,10 @@ def _marked(home: Installation) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if mark in (entry / "environ").read_bytes() and _state(entry) != "Z" and int(entry.name) != os.getpid():
+            zombie = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+            if mark in (entry / "environ").read_bytes() and not zombie and int(entry.name) != os.getpid():
                 found.append(int(entry.name))
     return found
-
-
-def _state(entry: Path) -> str:
-    return (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
 def _alive(pid: int, home: Installation) -> bool:

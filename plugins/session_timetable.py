@@ -1,8 +1,9 @@
 """A timetable whose partitions are the trading sessions of an exchange.
 
-Each run's partition key is a session's date ("2026-11-27"). With `anchor="close"` the run of a session is due some minutes
-after its close (early on half days), with `anchor="open"` some minutes before its open. Holidays have no partition, so
-neither the scheduler nor a backfill ever makes a run for one. The exchange calendar is loaded only when it is asked.
+Each run's partition key is a session's date ("2026-11-27"). With `anchor="close"` the run of a session is due some
+minutes after its close (early on half days), with `anchor="open"` some minutes before its open. Holidays have no
+partition, so neither the scheduler nor a backfill ever makes a run for one. The exchange calendar is loaded only when
+it is asked.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from trading_core.sessions import Sessions
 
 ANCHORS = ("open", "close")
+# A run that fell due this recently still counts as the first one of a fresh installation: the DAG may be parsed again
+# in the moment between the due time and the scheduler's next look, and would else skip the session it waited for.
+GRACE = dt.timedelta(minutes=2)
 
 
 class SessionTimetable(Timetable):
@@ -86,14 +90,21 @@ class SessionTimetable(Timetable):
     def next_dagrun_info_v2(
         self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
+        """The run after `last_dagrun_info`, or the first one.
+
+        With catch-up every session has its run, from the DAG's start date on. Without it, the first run ever is that of
+        the next session to fall due, so that a fresh installation does nothing about the past; after a downtime it is
+        the newest session that is due, and the sessions before it are left out.
+        """
         candidates: list[dt.date] = []
         if last_dagrun_info is not None and last_dagrun_info.partition_key:
             candidates.append(self._sessions.next(dt.date.fromisoformat(last_dagrun_info.partition_key)))
+            if not restriction.catchup:
+                candidates.append(self._latest_due(utcnow()))
+        elif not restriction.catchup or restriction.earliest is None:
+            candidates.append(self._sessions.next(self._latest_due(utcnow() - GRACE)))
         if restriction.earliest is not None:
             candidates.append(self._sessions.next(restriction.earliest.date() - dt.timedelta(days=1)))
-        if not restriction.catchup or not candidates:
-            # Without catch-up, only the newest session that is already due, then each new one as it comes.
-            candidates.append(self._latest_due(utcnow()))
         info = self._info(max(candidates))
         if restriction.latest is not None and info.run_after > restriction.latest:
             return None

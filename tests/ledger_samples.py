@@ -26,7 +26,7 @@ NOW = datetime(2024, 1, 9, 13, 0, tzinfo=UTC)
 
 @contextmanager
 def atomic_dynamodb() -> Iterator[None]:
-    """DynamoDB decides a conditional write atomically; moto checks and stores in two steps, which threads interleave."""
+    """DynamoDB decides a conditional write atomically; moto checks, then stores, and threads interleave there."""
     from moto.dynamodb.models import DynamoDBBackend
 
     lock, names = threading.RLock(), ("put_item", "transact_write_items")
@@ -74,7 +74,9 @@ def reopened(store: DocumentStore, request: pytest.FixtureRequest) -> DocumentSt
     return open_store(store.url, dynamodb_options(request.getfixturevalue("dynamodb_endpoint")))
 
 
-def make_decision(session: date = TUE, decided_on: date = MON, account: str = ACCOUNT, cash: float = 100_000.0) -> Decision:
+def make_decision(
+    session: date = TUE, decided_on: date = MON, account: str = ACCOUNT, cash: float = 100_000.0
+) -> Decision:
     return Decision(
         decision_id=decision_id(account, session),
         account=account,

@@ -66,7 +66,9 @@ def test_an_account_belongs_to_its_first_strategy_and_market(documents: Document
     ledger = Ledger(documents)
     first = ledger.claim_account(ACCOUNT, STRATEGY, MARKET, NOW)
     assert ledger.claim_account(ACCOUNT, STRATEGY, MARKET, LATER) == first
-    with pytest.raises(StrategyConflictError, match="belongs to strategy 'top10 on simulated'; 'momentum on simulated'"):
+    with pytest.raises(
+        StrategyConflictError, match="belongs to strategy 'top10 on simulated'; 'momentum on simulated'"
+    ):
         ledger.claim_account(ACCOUNT, "momentum", MARKET, NOW)
     with pytest.raises(StrategyConflictError, match="top10 on us-yahoo"):
         ledger.claim_account(ACCOUNT, STRATEGY, "us-yahoo", NOW)
@@ -330,7 +332,11 @@ def test_halts_stop_one_account_or_all_until_resumed(documents: DocumentStore, r
     assert ledger.halted(ACCOUNT) is None
     ledger.halt("all", "", "bob", LATER)
     assert ledger.halted(ACCOUNT) == "halted by bob"
-    assert [(event.halted, event.by) for event in ledger.halt_history("all")] == [(True, "bob"), (False, "bob"), (True, "bob")]
+    assert [(event.halted, event.by) for event in ledger.halt_history("all")] == [
+        (True, "bob"),
+        (False, "bob"),
+        (True, "bob"),
+    ]
     with pytest.raises(UnknownNameError, match=f"Did you mean '{ACCOUNT}'"):
         ledger.halt(ACCOUNT + "x", "a typing error must not look like a halt", "ann", NOW)
 

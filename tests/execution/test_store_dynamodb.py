@@ -135,7 +135,9 @@ def test_it_pages_with_consistent_reads(dynamodb_endpoint: str) -> None:
     for number in range(10):
         store.put_new("big", f"{number}", {"padding": "x" * 150_000})
     requests: list[dict] = []
-    store._ready.meta.events.register("provide-client-params.dynamodb.Query", lambda params, **_: requests.append(dict(params)))
+    store._ready.meta.events.register(
+        "provide-client-params.dynamodb.Query", lambda params, **_: requests.append(dict(params))
+    )
     assert len(store.query("big")) == 10
     assert len(requests) >= 2  # 1.5 MB: more than the 1 MB that one answer may hold
     assert all(request["ConsistentRead"] is True for request in requests)

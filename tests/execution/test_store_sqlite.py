@@ -19,7 +19,8 @@ import itertools, os, sys
 from trading_core.execution.store import NewDocument, open_store
 
 path = sys.argv[1]
-for where, statement, count in [("first", "INSERT", 1), ("middle", "INSERT", 20), ("last", "INSERT", 40), ("commit", "COMMIT", 1)]:
+kills = [("first", "INSERT", 1), ("middle", "INSERT", 20), ("last", "INSERT", 40), ("commit", "COMMIT", 1)]
+for where, statement, count in kills:
     child = os.fork()
     if child == 0:
         store = open_store("sqlite:///" + path)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -18,7 +19,8 @@ from typing import NamedTuple, Protocol
 from trading_core.errors import InvalidConfigError, LedgerUnreachableError
 from trading_core.execution.codec import Document, LedgerRecordError, to_json
 
-MAX_DOCUMENT_BYTES = 380_000  # DynamoDB refuses items above 400 KB; one limit for both stores
+INLINE_BYTES = 300_000  # longer JSON texts are kept compressed on DynamoDB, which refuses items above 400 KB
+MAX_STORED_BYTES = 380_000  # of a document as stored there; one limit for both stores
 MAX_TRANSACTION = 100  # documents; DynamoDB's limit
 LAST_CHARACTER = "\U0010ffff"  # sorts after every key: keys are ordered by their UTF-8 bytes
 
@@ -114,11 +116,15 @@ def checked(item: NewDocument) -> str:
         raise LedgerRecordError("a document", "its key is empty")
     text = to_json(item.doc)
     size = len(text.encode())
-    if size > MAX_DOCUMENT_BYTES:
-        raise LedgerRecordError(
-            f"document {item.sk}", f"it has {size:,} bytes, at most {MAX_DOCUMENT_BYTES:,} are allowed"
-        )
+    if size > INLINE_BYTES and (size := len(packed(text))) > MAX_STORED_BYTES:
+        reason = f"it has {size:,} bytes compressed, at most {MAX_STORED_BYTES:,} are allowed"
+        raise LedgerRecordError(f"document {item.sk}", reason)
     return text
+
+
+def packed(text: str) -> bytes:
+    """A JSON text, compressed (zlib)."""
+    return zlib.compress(text.encode(), 6)
 
 
 def checked_all(items: Sequence[NewDocument]) -> list[str]:

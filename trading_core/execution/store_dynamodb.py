@@ -1,8 +1,8 @@
 """DocumentStore on one DynamoDB table: for workers on many machines.
 
-Keys `pk`, `sk` (strings), pay per request, created when absent. A document is one JSON text (DynamoDB's numbers are
-decimals and would not keep floats bit for bit); a few of its top-level texts are repeated as attributes for people who
-look at the table. All reads are strongly consistent.
+Keys `pk`, `sk` (strings), pay per request, created when absent. A document is one JSON text, compressed when long
+(DynamoDB's numbers are decimals and would not keep floats bit for bit); a few of its top-level texts are repeated as
+attributes for people who look at the table. All reads are strongly consistent.
 
 Every write carries a random token: when an answer is lost and the retry finds the key taken, the token tells whether
 it was taken by this very write (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html
@@ -15,17 +15,20 @@ import itertools
 import secrets
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trading_core.errors import LedgerUnreachableError
 from trading_core.execution.codec import Document
 from trading_core.execution.store import (
+    INLINE_BYTES,
     LedgerOptions,
     NewDocument,
     Stored,
     checked,
     checked_all,
+    packed,
     parsed,
     without_secrets,
 )
@@ -139,8 +142,9 @@ class DynamoStore:
 
     def _stored(self, pk: str, item: Mapping[str, Any]) -> Stored:
         try:
-            sk, text, version = item["sk"]["S"], item["doc"]["S"], int(item["version"]["N"])
-        except (KeyError, ValueError) as error:
+            sk, version = item["sk"]["S"], int(item["version"]["N"])
+            text = item["doc"]["S"] if "doc" in item else zlib.decompress(item["doc_zlib"]["B"]).decode()
+        except (KeyError, ValueError, zlib.error) as error:
             reason = f"an item of {pk} was not written by this platform ({error!r}); restore a backup"
             raise LedgerUnreachableError(self.url, reason) from error
         return Stored(sk, parsed(self.url, pk, sk, text), version)
@@ -247,10 +251,11 @@ def _create_table(client: Any, table: str) -> None:
 
 def _item(item: NewDocument, text: str, token: str) -> dict[str, Any]:
     shown = {name: {"S": item.doc[name]} for name in SHOWN if isinstance(item.doc.get(name), str)}
+    inline = len(text.encode()) <= INLINE_BYTES
     return shown | {
+        "doc" if inline else "doc_zlib": {"S": text} if inline else {"B": packed(text)},
         "pk": {"S": item.pk},
         "sk": {"S": item.sk},
-        "doc": {"S": text},
         "version": {"N": "1"},
         "created_by": {"S": token},
         "written_by": {"S": token},
