@@ -39,7 +39,7 @@ run: setup  ## the main job through Airflow: backfill, training, inference, eval
 	  --strategy "$(STRATEGY)" --sessions $(SESSIONS)
 
 test: setup  ## all tests
-	@$(BIN)/python -m tests.run $(TESTS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -30,7 +30,9 @@ from airflow.sdk import Param, dag, get_current_context, result, task
             title="Account",
             description="An account id (`trading executions list` shows them), or all. flatten and settle need one.",
         ),
-        "reason": Param("by hand", type="string", minLength=1, maxLength=200, title="Reason", description="Kept in the ledger."),
+        "reason": Param(
+            "by hand", type="string", minLength=1, maxLength=200, title="Reason", description="Kept in the ledger."
+        ),
     },
 )
 def controls() -> None:
@@ -41,7 +43,12 @@ def controls() -> None:
 
         params = get_current_context()["params"]
         return pipeline.act(
-            runtime.workspace(), params["action"], params["account"], params["reason"], by="controls DAG", now=runtime.now()
+            runtime.workspace(),
+            params["action"],
+            params["account"],
+            params["reason"],
+            by="controls DAG",
+            now=runtime.now(),
         )
 
     act()

@@ -27,7 +27,8 @@ CALENDAR = runtime.config.load_market(runtime.SETTINGS.market, runtime.SETTINGS)
 NO_RETRY = ("RiskRejectionError", "TradingHaltedError", "StrategyConflictError", "NotASessionError", "UnknownNameError")
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
-        RetryRule(exception=f"trading_core.errors.{name}", action=RetryAction.FAIL, reason="refused for good") for name in NO_RETRY
+        RetryRule(exception=f"trading_core.errors.{name}", action=RetryAction.FAIL, reason="refused for good")
+        for name in NO_RETRY
     ]
 )
 
@@ -46,8 +47,12 @@ RETRY_POLICY = ExceptionRetryPolicy(
     doc_md=__doc__,
     params={
         "market": runtime.market_param(),
-        "strategy": runtime.name_param("strategies", runtime.SETTINGS.strategy, "Strategy", "A file of configs/strategies."),
-        "session": runtime.date_param("Session to trade", "Only for a run without a partition key. Default: the next one."),
+        "strategy": runtime.name_param(
+            "strategies", runtime.SETTINGS.strategy, "Strategy", "A file of configs/strategies."
+        ),
+        "session": runtime.date_param(
+            "Session to trade", "Only for a run without a partition key. Default: the next one."
+        ),
         "replay": Param(
             None,
             type=["null", "string"],

@@ -39,7 +39,9 @@ STRATEGIES = runtime.config.names("strategies", runtime.SETTINGS)
         ),
         "start": runtime.date_param("First session", "Default: the first session with forecasts of this version."),
         "end": runtime.date_param("Last session", "Default: the last session with bars."),
-        "capital": Param(1_000_000, type="number", exclusiveMinimum=0, title="Capital", description="In the market's currency."),
+        "capital": Param(
+            1_000_000, type="number", exclusiveMinimum=0, title="Capital", description="In the market's currency."
+        ),
     },
 )
 def evaluate_strategies() -> None:
@@ -52,7 +54,8 @@ def evaluate_strategies() -> None:
         if extras:
             found = [forecasts for extra in extras for forecasts in extra["forecasts"]]
             return [
-                {"market": f["market"], "version": f["model_version"], "start": f["start"], "end": None, **rest} for f in found
+                {"market": f["market"], "version": f["model_version"], "start": f["start"], "end": None, **rest}
+                for f in found
             ]
         return [{key: params[key] for key in ("market", "version", "start", "end")} | rest]
 

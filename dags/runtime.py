@@ -30,7 +30,9 @@ def market_param() -> Param:
 def name_param(kind: config.Kind, default: str, title: str, description: str) -> Param:
     """A choice among the config files of one kind."""
     names = config.names(kind, SETTINGS)
-    return Param(default if default in names else names[0], type="string", enum=names, title=title, description=description)
+    return Param(
+        default if default in names else names[0], type="string", enum=names, title=title, description=description
+    )
 
 
 def date_param(title: str, description: str) -> Param:

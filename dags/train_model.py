@@ -30,16 +30,17 @@ def training_pod() -> KubernetesPodOperator:
     """The pod that trains: one GPU, shared memory for the data loader, credentials from a secret."""
     from kubernetes.client import models as k8s
 
-    gpus = int(os.environ.get("TRADING_TRAIN_GPUS", "1"))
-    limits = {"memory": os.environ.get("TRADING_TRAIN_MEMORY", "16Gi"), **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
-    requests = {"cpu": os.environ.get("TRADING_TRAIN_CPU", "4"), **limits}
+    gpus = int(_variable("TRADING_TRAIN_GPUS", "1"))
+    limits = {"memory": _variable("TRADING_TRAIN_MEMORY", "16Gi"), **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
+    requests = {"cpu": _variable("TRADING_TRAIN_CPU", "4"), **limits}
     tolerations = [k8s.V1Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")] if gpus else []
     memory = k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit="8Gi")
+    kubeconfig = _variable("TRADING_KUBECONFIG") or None
     return KubernetesPodOperator(
         task_id="train_on_kubernetes",
         name="trading-train",
-        namespace=os.environ.get("TRADING_KUBERNETES_NAMESPACE", "default"),
-        image=os.environ.get("TRADING_TRAIN_IMAGE", "trading-platform:latest"),
+        namespace=_variable("TRADING_KUBERNETES_NAMESPACE", "default"),
+        image=_variable("TRADING_TRAIN_IMAGE", "trading-platform:latest"),
         cmds=["trading"],
         arguments=["train", "--request", "{{ ti.xcom_pull(task_ids='prepare')['request_uri'] }}"],
         env_vars={name: os.environ[name] for name in POD_VARIABLES if os.environ.get(name)},
@@ -48,8 +49,8 @@ def training_pod() -> KubernetesPodOperator:
         tolerations=tolerations,
         volumes=[k8s.V1Volume(name="shm", empty_dir=memory)],
         volume_mounts=[k8s.V1VolumeMount(name="shm", mount_path="/dev/shm")],
-        config_file=os.environ.get("TRADING_KUBECONFIG") or None,
-        in_cluster=None if os.environ.get("TRADING_KUBECONFIG") is None else False,
+        config_file=kubeconfig,
+        in_cluster=None if kubeconfig is None else False,
         startup_timeout_seconds=900,  # GPU images are large: the default of 120 s ends in a failed pull
         get_logs=True,
         do_xcom_push=False,  # the result lies in the artifact store: no sidecar needed
@@ -57,6 +58,11 @@ def training_pod() -> KubernetesPodOperator:
         execution_timeout=TRAINING_TIMEOUT,
         retries=1,
     )
+
+
+def _variable(name: str, default: str = "") -> str:
+    """An environment variable; set but empty means the default, as for every setting."""
+    return os.environ.get(name) or default
 
 
 @dag(
@@ -79,10 +85,24 @@ def training_pod() -> KubernetesPodOperator:
             "First session the model must not know",
             "Every label it uses was known before this session. Default: the market's last `test_sessions` stay unseen.",
         ),
-        "seed": Param(None, type=["null", "integer"], minimum=0, maximum=2**31 - 1, title="Seed", description="Default: the config's."),
-        "epochs": Param(None, type=["null", "integer"], minimum=1, maximum=500, title="Epochs", description="Default: the config's."),
+        "seed": Param(
+            None,
+            type=["null", "integer"],
+            minimum=0,
+            maximum=2**31 - 1,
+            title="Seed",
+            description="Default: the config's.",
+        ),
+        "epochs": Param(
+            None, type=["null", "integer"], minimum=1, maximum=500, title="Epochs", description="Default: the config's."
+        ),
         "learning_rate": Param(
-            None, type=["null", "number"], exclusiveMinimum=0, maximum=1, title="Learning rate", description="Default: the config's."
+            None,
+            type=["null", "number"],
+            exclusiveMinimum=0,
+            maximum=1,
+            title="Learning rate",
+            description="Default: the config's.",
         ),
         "reuse": Param(
             True,

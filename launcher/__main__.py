@@ -23,7 +23,8 @@ from trading_core.errors import TradingError
 from trading_core.pipelines import markets
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-console = Console(soft_wrap=False)
+# A pipe has no width of its own: rows keep to one line there.
+console = Console(width=None if sys.stdout.isatty() else 110)
 errors = Console(stderr=True, soft_wrap=True)
 
 
@@ -51,7 +52,9 @@ def run(
 
 def _run(home: Installation, market: config.MarketConfig, model: str, strategy: str, sessions: int) -> None:
     progress = Progress(console)
-    console.print(f"Market [bold]{market.id}[/bold], model {model}, strategy {strategy}. Everything stays under {home.var_dir}.")
+    console.print(
+        f"Market [bold]{market.id}[/bold], model {model}, strategy {strategy}. Everything stays under {home.var_dir}."
+    )
     ours = not supervisor.running(home)
     try:
         if ours:
@@ -85,7 +88,9 @@ def up(market: str = typer.Option("", help="The market whose schedules run; defa
             try:
                 supervisor.prepare(home)
                 supervisor.start(home, mlflow=True)
-                Job(AirflowApi(home), Progress(console), settings, config.load_market(settings.market), "", "", 1).prepare_airflow()
+                Job(
+                    AirflowApi(home), Progress(console), settings, config.load_market(settings.market), "", "", 1
+                ).prepare_airflow()
             except BaseException:
                 supervisor.stop(home)
                 raise

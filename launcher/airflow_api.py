@@ -79,7 +79,9 @@ class AirflowApi:
         return self.call("GET", f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}")
 
     def runs(self, dag_id: str, **filters: Any) -> list[dict[str, Any]]:
-        return self.call("GET", f"/dags/{dag_id}/dagRuns", params={"limit": 100, "order_by": "-id", **filters})["dag_runs"]
+        return self.call("GET", f"/dags/{dag_id}/dagRuns", params={"limit": 100, "order_by": "-id", **filters})[
+            "dag_runs"
+        ]
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances"

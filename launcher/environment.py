@@ -119,7 +119,9 @@ def _free_port(wanted: int, avoid: int = 0) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if port != avoid and _binds(probe, port):
                 return port
-    raise SystemExit(f"No free port between {wanted} and {wanted + 200} on {LOOPBACK}; set AIRFLOW_PORT or MLFLOW_PORT.")
+    raise SystemExit(
+        f"No free port between {wanted} and {wanted + 200} on {LOOPBACK}; set AIRFLOW_PORT or MLFLOW_PORT."
+    )
 
 
 def _binds(probe: socket.socket, port: int) -> bool:

@@ -71,7 +71,9 @@ class Job:
         """Trains unless a fit champion is there; returns the inference run that the new model started."""
         champion = models.reusable_champion(ws, self.model, now)
         if champion:
-            self.progress.note(f"training skipped: champion {champion.model} v{champion.version} is fit ({champion.reason})")
+            self.progress.note(
+                f"training skipped: champion {champion.model} v{champion.version} is fit ({champion.reason})"
+            )
             return None
         with self.progress.step("training") as step:
             run_id = self._dag("train_model", {"market": self.market.id, "model": self.model}, step)

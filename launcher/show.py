@@ -28,15 +28,32 @@ def show_outcome(console: Console, outcome: Outcome, home: Installation) -> None
     console.print(_strategies(outcome))
     console.print(_sessions(outcome))
     console.print(_executions(outcome))
-    console.print(f"Report      {outcome.report_path}", highlight=False, soft_wrap=True)
-    console.print(f"Executions  .venv/bin/trading executions list --market {outcome.market} --json", highlight=False, soft_wrap=True)
-    console.print(f"UI          make up   (Airflow {home.base_url}, MLflow {home.mlflow_url}; it prints the login)", highlight=False, soft_wrap=True)
+    console.print(f"\nReport      {outcome.report_path}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Executions  .venv/bin/trading executions list --market {outcome.market} --json",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"UI          make up   (Airflow {home.base_url}, MLflow {home.mlflow_url}; it prints the login)",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _table(title: str, columns: dict[str, str]) -> Table:
+    """A table whose `columns` map a heading to its alignment; nothing in it is ever cut."""
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for name, justify in columns.items():
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    return table
 
 
 def _strategies(outcome: Outcome) -> Table:
-    table = Table(title="Strategies net of costs, benchmarks last", title_justify="left", box=None, header_style="bold")
-    for name in ("strategy", "return", "CAGR", "volatility", "Sharpe", "p-value", "Sortino", "max drawdown", "turnover/yr", "hit ratio"):
-        table.add_column(name, justify="left" if name == "strategy" else "right")
+    columns = {"strategy": "left"} | dict.fromkeys(
+        ("return", "CAGR", "vol", "Sharpe", "p", "max DD", "turnover/yr"), "right"
+    )
+    table = _table("\nStrategies net of costs; * marks a benchmark", columns)
     for row in sorted(outcome.evaluation.strategies, key=lambda r: (r.benchmark, -r.sharpe)):
         table.add_row(
             row.name + (" *" if row.benchmark else ""),
@@ -45,37 +62,42 @@ def _strategies(outcome: Outcome) -> Table:
             f"{row.volatility:.1%}",
             f"{row.sharpe:.2f}",
             f"{row.p_value:.3f}",
-            f"{row.sortino:.2f}",
             f"{row.max_drawdown:.1%}",
             f"{row.turnover:.0f}x",
-            f"{row.hit_ratio:.1%}",
         )
-    table.caption = "* benchmark. p-value: one-sided, Sharpe <= 0, robust to autocorrelation; not corrected for the number of trials."
+    table.caption = "p: one-sided, Sharpe <= 0, robust to autocorrelation; not corrected for the number of trials."
     table.caption_justify = "left"
     return table
 
 
 def _sessions(outcome: Outcome) -> Table:
-    table = Table(title="Trading sessions", title_justify="left", box=None, header_style="bold")
-    for name in ("session", "account", "decided on", "status", "orders", "fills", "equity"):
-        table.add_column(name, justify="right" if name in ("orders", "fills", "equity") else "left", overflow="fold")
+    right = dict.fromkeys(("orders", "fills", "equity"), "right")
+    columns = dict.fromkeys(("session", "decided on", "account", "status"), "left") | right
+    table = _table("\nTrading sessions, each filled at its own open", columns)
     for line in outcome.sessions:
-        summary = line.state.summary
-        equity = f"{summary.equity:,.2f}" if summary and summary.equity is not None else "(at the open)"
-        status = "settled" if summary else "pending"
-        record = line.state.record
+        summary, record = line.state.summary, line.state.record
+        equity = f"{summary.equity:,.2f}" if summary and summary.equity is not None else "at the open"
         table.add_row(
-            str(record.session), line.account, str(record.decision_session), status, str(line.orders), str(line.fills), equity
+            str(record.session),
+            str(record.decision_session),
+            line.account.split("-")[0],
+            "settled" if summary else "pending",
+            str(line.orders),
+            str(line.fills),
+            equity,
         )
+    accounts = sorted({line.account for line in outcome.sessions})
+    table.caption = "Accounts: " + ", ".join(accounts)
+    table.caption_justify = "left"
     return table
 
 
 def _executions(outcome: Outcome) -> Table:
     shown = outcome.executions[-SHOWN_EXECUTIONS:]
-    title = f"Executions: {len(outcome.executions)} in these sessions, the last {len(shown)}"
-    table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    for name in ("session", "symbol", "side", "quantity", "price", "commission", "model", "client order id"):
-        table.add_column(name, justify="right" if name in ("quantity", "price", "commission") else "left")
+    title = f"\nExecutions: {len(outcome.executions)} in these sessions, the last {len(shown)}"
+    right = dict.fromkeys(("quantity", "price", "commission"), "right")
+    columns = dict.fromkeys(("session", "symbol", "side"), "left") | right | {"model": "left", "order id": "left"}
+    table = _table(title, columns)
     for row in shown:
         table.add_row(
             str(row.session),
@@ -85,6 +107,6 @@ def _executions(outcome: Outcome) -> Table:
             f"{row.price:,.4f}",
             f"{row.commission:.2f}",
             f"{row.model} v{row.model_version}",
-            row.client_order_id[:12] + "…",
+            row.client_order_id[:10],
         )
     return table

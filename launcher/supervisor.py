@@ -44,7 +44,9 @@ def exclusive(home: Installation) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ServiceError(f"Another launcher command is working in {home.var_dir}. Wait for it, or stop it.") from None
+            raise ServiceError(
+                f"Another launcher command is working in {home.var_dir}. Wait for it, or stop it."
+            ) from None
         yield
 
 
@@ -139,7 +141,9 @@ def wait_healthy(home: Installation, pids: dict[str, int]) -> None:
             if all(health.get(part, {}).get("status") == "healthy" for part in wanted):
                 return
         time.sleep(0.5)
-    raise ServiceError(f"The services were not healthy within {HEALTHY_WITHIN_S} s; see {log_path(home, 'scheduler').parent}.")
+    raise ServiceError(
+        f"The services were not healthy within {HEALTHY_WITHIN_S} s; see {log_path(home, 'scheduler').parent}."
+    )
 
 
 def stop(home: Installation) -> int:

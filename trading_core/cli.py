@@ -16,7 +16,9 @@ import typer
 from trading_core import config
 from trading_core.errors import TradingError, UnknownNameError
 
-app = typer.Typer(help="Forecasting models trained, judged and traded.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Forecasting models trained, judged and traded.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 models_app = typer.Typer(help="Model versions.", no_args_is_help=True)
 features_app = typer.Typer(help="Features.", no_args_is_help=True)
 executions_app = typer.Typer(help="What was executed.", no_args_is_help=True)
@@ -83,7 +85,9 @@ def backfill(
 
 @app.command()
 def train(
-    request: Annotated[str | None, typer.Option(help="URI of a training request: run that one and nothing else.")] = None,
+    request: Annotated[
+        str | None, typer.Option(help="URI of a training request: run that one and nothing else.")
+    ] = None,
     market: Market = "",
     model: Annotated[str, typer.Option(help="A file of configs/models.")] = "",
     test_start: Day = None,
@@ -131,7 +135,9 @@ def predict(
 def evaluate(
     market: Market = "",
     version: Annotated[str, typer.Option(help="champion, challenger or a version number.")] = "champion",
-    strategy: Annotated[list[str] | None, typer.Option(help="A file of configs/strategies; repeat for more. Default: all.")] = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="A file of configs/strategies; repeat for more. Default: all.")
+    ] = None,
     start: Day = None,
     end: Day = None,
     capital: Annotated[float, typer.Option(min=1.0)] = 1_000_000.0,
@@ -251,9 +257,7 @@ def models_zoo(as_json: Json = False) -> None:
 
 
 @models_app.command("promote")
-def models_promote(
-    version: Annotated[int, typer.Argument(min=1)], market: Market = "", as_json: Json = False
-) -> None:
+def models_promote(version: Annotated[int, typer.Argument(min=1)], market: Market = "", as_json: Json = False) -> None:
     """Make a version the champion: the one the live session trades with."""
     from trading_core.pipelines import models
 
@@ -312,7 +316,9 @@ def market_list(as_json: Json = False) -> None:
     """The markets that can be named."""
     settings = config.Settings()
     loaded = [config.load_market(name, settings) for name in config.names("markets", settings)]
-    rows = [{"market": m.id, "source": m.source, "start": m.history_start, "description": m.description} for m in loaded]
+    rows = [
+        {"market": m.id, "source": m.source, "start": m.history_start, "description": m.description} for m in loaded
+    ]
     _show_rows(rows, as_json, "")
 
 
@@ -393,7 +399,7 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-class _quiet_stdout:  # noqa: N801 - used like a function
+class _quiet_stdout:
     """Sends what a training prints to stderr, so that stdout is JSON and nothing else."""
 
     def __init__(self, active: bool) -> None:

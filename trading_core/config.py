@@ -90,7 +90,9 @@ class UniverseConfig(_Strict):
     """Which symbols may be forecast and traded on a session, judged with that session's past only."""
 
     min_history: Annotated[int, Field(ge=1)] = 60  # sessions with a bar, up to and including the decision session
-    min_dollar_volume: Annotated[float, Field(ge=0)] = 0.0  # median of the last 20 sessions; refused unless prices are raw
+    min_dollar_volume: Annotated[float, Field(ge=0)] = (
+        0.0  # median of the last 20 sessions; refused unless prices are raw
+    )
 
 
 class MarketConfig(_Strict):
@@ -105,7 +107,9 @@ class MarketConfig(_Strict):
     history_end: date | None = None  # set for panels that end; None: the market grows with the calendar
     fetch_symbols: Annotated[int, Field(ge=1)] = 250  # symbols that one fetch task downloads
     compute_sessions: Annotated[int, Field(ge=1)] = 750  # sessions that one feature task computes
-    test_sessions: Annotated[int, Field(ge=20)] = 252  # the last sessions, which no model trained by `make run` has seen
+    test_sessions: Annotated[int, Field(ge=20)] = (
+        252  # the last sessions, which no model trained by `make run` has seen
+    )
     costs: CostConfig = CostConfig()
     universe: UniverseConfig = UniverseConfig()
     options: dict[str, Any] = Field(default_factory=dict)  # validated by the source's own options class
@@ -127,7 +131,9 @@ class ModelConfig(_Strict):
     features: Annotated[list[str], Field(min_length=1)]
     horizons: Annotated[list[Annotated[int, Field(ge=1, le=63)]], Field(min_length=1)] = [1]
     encoder_length: Annotated[int, Field(ge=1, le=512)] = 20
-    target_scale: Literal["volatility", "none"] = "volatility"  # label divided by trailing volatility known at the decision
+    target_scale: Literal["volatility", "none"] = (
+        "volatility"  # label divided by trailing volatility known at the decision
+    )
     static: list[Literal["sector", "symbol"]] = []
     split: SplitConfig = SplitConfig()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
@@ -240,7 +246,9 @@ def parse_options(options_type: type[OptionsT], values: Mapping[str, Any], where
     allowed = [f.name for f in dataclasses.fields(options_type)]  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(allowed))
     if unknown:
-        raise InvalidConfigError(where, [f"{key}: unknown key; allowed: {', '.join(allowed) or '(none)'}" for key in unknown])
+        raise InvalidConfigError(
+            where, [f"{key}: unknown key; allowed: {', '.join(allowed) or '(none)'}" for key in unknown]
+        )
     try:
         return TypeAdapter(options_type).validate_python(dict(values))
     except ValidationError as error:

@@ -90,7 +90,9 @@ class MissingFileError(DataError):
     what: str
 
     def __str__(self) -> str:
-        return f"There is no {self.what} at '{self.path}'. Check the path; it is read from the folder the command runs in."
+        return (
+            f"There is no {self.what} at '{self.path}'. Check the path; it is read from the folder the command runs in."
+        )
 
 
 @dataclass(eq=False)
@@ -260,7 +262,9 @@ class UriEscapeError(StorageError):
     root: str
 
     def __str__(self) -> str:
-        return f"'{self.uri}' lies outside the artifact store '{self.root}'. Only paths inside it may be read or written."
+        return (
+            f"'{self.uri}' lies outside the artifact store '{self.root}'. Only paths inside it may be read or written."
+        )
 
 
 @dataclass(eq=False)
@@ -401,7 +405,9 @@ class NotASessionError(ExecutionError):
     day: date
 
     def __str__(self) -> str:
-        return f"{self.day} is not a trading session of {self.calendar} (a holiday or a weekend). Choose a session's date."
+        return (
+            f"{self.day} is not a trading session of {self.calendar} (a holiday or a weekend). Choose a session's date."
+        )
 
 
 @dataclass(eq=False)

@@ -104,5 +104,5 @@ class Sessions:
         return session
 
     def tradable(self, session: date, now: datetime) -> bool:
-        """Whether the open of `session` is the one an order sent at `now` would meet: the session before has closed, its own open has not come."""
+        """Whether an order sent at `now` meets the open of `session`: the one before has closed, its own is to come."""
         return self.is_session(session) and self.close(self.previous(session)) <= now < self.open(session)

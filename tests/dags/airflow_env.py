@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,9 @@ def facts(probes: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
         "heavy_modules": sorted(loaded & set(HEAVY)),
         "dags": {dag_id: _dag_facts(dag) for dag_id, dag in bag.dags.items()},
         "accepted": [_accepts(bag.dags[dag_id], param, value) for dag_id, param, value in probes],
-        "unstable": {path.name: [str(w) for w in _warnings(check_dag_file_stability, path)] for path in DAGS.glob("*.py")},
+        "unstable": {
+            path.name: [str(w) for w in _warnings(check_dag_file_stability, path)] for path in DAGS.glob("*.py")
+        },
     }
 
 
@@ -127,7 +129,7 @@ def _timetable(timetable: Any) -> dict[str, Any]:
 
 
 def _param(param: Any) -> dict[str, Any]:
-    return {"default": param.value, "schema": dict(param.schema)}
+    return {"default": param.value, "description": param.description or "", "schema": dict(param.schema)}
 
 
 def _task(task: Any) -> dict[str, Any]:
@@ -158,11 +160,6 @@ def _accepts(dag: Any, param: str, value: Any) -> bool:
     return True
 
 
-def main(arguments: Mapping[int, str] | Sequence[str]) -> None:
-    probes = [tuple(item) for item in json.loads(Path(arguments[1]).read_text())]
-    found = facts(probes)  # type: ignore[arg-type]
-    Path(arguments[2]).write_text(json.dumps(found, default=str))
-
-
 if __name__ == "__main__":
-    main(sys.argv)
+    _found = facts(json.loads(Path(sys.argv[1]).read_text()))
+    Path(sys.argv[2]).write_text(json.dumps(_found))

@@ -32,7 +32,9 @@ EVENTS_PATH = re.compile(r"^/api/v1/namespaces/[^/]+/events$")
 class Pod:
     """One pod: its manifest and the process that is its container."""
 
-    def __init__(self, manifest: dict[str, Any], namespace: str, secrets: Mapping[str, Mapping[str, str]], folder: Path) -> None:
+    def __init__(
+        self, manifest: dict[str, Any], namespace: str, secrets: Mapping[str, Mapping[str, str]], folder: Path
+    ) -> None:
         self.manifest = manifest
         metadata = manifest.setdefault("metadata", {})
         metadata.update(namespace=namespace, uid=str(uuid.uuid4()), creationTimestamp=_stamp())
@@ -40,7 +42,10 @@ class Pod:
         self.lines: list[str] = []
         container = manifest["spec"]["containers"][0]
         self.container_name: str = container["name"]
-        self.environment = {**_from_secrets(container, secrets), **_from_literals(container)}  # `env` wins over `envFrom`
+        self.environment = {
+            **_from_secrets(container, secrets),
+            **_from_literals(container),
+        }  # `env` wins over `envFrom`
         home = folder / self.name
         home.mkdir()
         image = {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}", "HOME": str(home)}
@@ -171,7 +176,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif found is None:
             self._missing()
         elif found[2] is None:
-            items = [p.to_json() for p in self.kubernetes.pods.values() if _selected(p, found[1], query.get("labelSelector", ""))]
+            items = [
+                p.to_json()
+                for p in self.kubernetes.pods.values()
+                if _selected(p, found[1], query.get("labelSelector", ""))
+            ]
             self._answer(200, {"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": items})
         elif (pod := self.kubernetes.pods.get(found[2])) is None:
             self._missing()

@@ -70,7 +70,11 @@ print("POD " + json.dumps(ApiClient().sanitize_for_serialization(pod)))
 
 def airflow_environment(home: Path, more: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that imports Airflow: settings of this machine's own installation are left out."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TRADING_", "AIRFLOW", "AWS_", "MLFLOW_"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("TRADING_", "AIRFLOW", "AWS_", "MLFLOW_"))
+    }
     airflow = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
@@ -88,7 +92,6 @@ def python(code: str, environment: Mapping[str, str], *arguments: str) -> tuple[
     """Runs `code` in a Python of its own: exit code and everything it printed."""
     command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
     done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, timeout=200, check=False)
-    open("/tmp/k8s/last.log","w").write(done.stdout+done.stderr)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -111,19 +114,28 @@ def pod_spec(home: Path, more: Mapping[str, str]) -> dict[str, Any]:
 def test_training_pod_equals_its_golden_file(tmp_path: Path) -> None:
     pod = pod_spec(tmp_path, {**POD_SETTINGS, **SECRETS})
     text = json.dumps(pod)
-    assert not [value for value in SECRETS.values() if value in text], "a secret is written into the pod's specification"
+    assert not [value for value in SECRETS.values() if value in text], (
+        "a secret is written into the pod's specification"
+    )
     assert pod["metadata"].pop("name").startswith("trading-train-")  # a random ending
     pod["metadata"]["labels"].pop("airflow_version", None)
     assert pod == json.loads((GOLDEN / "training_pod.json").read_text())
     container = pod["spec"]["containers"][0]
     limits, requests = container["resources"]["limits"], container["resources"]["requests"]
-    assert limits["nvidia.com/gpu"] == requests["nvidia.com/gpu"] == "1"  # Kubernetes refuses a GPU request unlike its limit
+    assert (
+        limits["nvidia.com/gpu"] == requests["nvidia.com/gpu"] == "1"
+    )  # Kubernetes refuses a GPU request unlike its limit
     assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["spec"]["tolerations"]
     assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
 
 
 def test_training_pod_without_gpus_asks_for_none(tmp_path: Path) -> None:
-    settings = {"TRADING_TRAIN_GPUS": "0", "TRADING_TRAIN_MEMORY": "2Gi", "TRADING_TRAIN_CPU": "2", "TRADING_KUBECONFIG": ""}
+    settings = {
+        "TRADING_TRAIN_GPUS": "0",
+        "TRADING_TRAIN_MEMORY": "2Gi",
+        "TRADING_TRAIN_CPU": "2",
+        "TRADING_KUBECONFIG": "",
+    }
     pod = pod_spec(tmp_path, settings)
     resources = pod["spec"]["containers"][0]["resources"]
     assert resources == {"requests": {"cpu": "2", "memory": "2Gi"}, "limits": {"memory": "2Gi"}}

@@ -146,7 +146,11 @@ def check_and_store(ws: Workspace, plan: BackfillPlan, staged: Sequence[StagedRe
     stored = pl.concat([report.clean.select(*BAR_SCHEMA), kept.select(*BAR_SCHEMA)])
     version = ws.tables.replace(BARS.name, stored, span, schema=BARS)
     ws.tables.replace(QUARANTINE.name, report.quarantined, span, schema=QUARANTINE)
-    inside = actions.select(*ACTION_SCHEMA).filter(pl.col(SESSION).is_between(plan.start, plan.end)).unique(CORPORATE_ACTIONS.key, keep="first")
+    inside = (
+        actions.select(*ACTION_SCHEMA)
+        .filter(pl.col(SESSION).is_between(plan.start, plan.end))
+        .unique(CORPORATE_ACTIONS.key, keep="first")
+    )
     ws.tables.replace(CORPORATE_ACTIONS.name, inside, span, schema=CORPORATE_ACTIONS)
     _store_instruments(ws, source.instruments(now))
     path = ws.path("quality", f"{plan.start}_{plan.end}_{plan.run_id}.json")
@@ -158,7 +162,8 @@ def check_and_store(ws: Workspace, plan: BackfillPlan, staged: Sequence[StagedRe
 def _unstage_bars(ws: Workspace, staged: Sequence[StagedRef]) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, str]]:
     import json
 
-    bars, actions, failures = [], [], {}
+    bars, actions = [], []
+    failures: dict[str, str] = {}
     for part in staged:
         published = ws.store.open_published(part.prefix, part.digest)
         bars.append(pl.read_parquet(io.BytesIO(published.read("bars.parquet"))).select(*BAR_SCHEMA))
@@ -224,7 +229,9 @@ def publish(ws: Workspace, plan: BackfillPlan, staged: Sequence[StagedRef], now:
     version = _write_version(ws, now)
     ws.store.delete(ws.path("staging", plan.run_id))
     rows = sum(part.rows for part in staged)
-    return FeaturesRef(ws.market.id, version, plan.start, plan.end, rows, len(ws.sessions.between(plan.start, plan.end)))
+    return FeaturesRef(
+        ws.market.id, version, plan.start, plan.end, rows, len(ws.sessions.between(plan.start, plan.end))
+    )
 
 
 def _write_version(ws: Workspace, now: datetime) -> str:
@@ -243,11 +250,15 @@ def current_features_version(ws: Workspace) -> str:
     """The features version of the last publish. Errors: NoDataError when there was none."""
     path = ws.path("features", "current.json")
     if not ws.store.exists(path):
-        raise NoDataError(f"Market '{ws.market.id}' has no features yet", "Run feature_backfill (or `trading backfill`) first.")
+        raise NoDataError(
+            f"Market '{ws.market.id}' has no features yet", "Run feature_backfill (or `trading backfill`) first."
+        )
     return str(ws.store.read_json(path)["features_version"])
 
 
-def run(ws: Workspace, *, start: date | None, end: date | None, refresh: bool, run_id: str, now: datetime) -> FeaturesRef:
+def run(
+    ws: Workspace, *, start: date | None, end: date | None, refresh: bool, run_id: str, now: datetime
+) -> FeaturesRef:
     """All steps in one process: what `trading backfill` does."""
     made = plan(ws, start=start, end=end, refresh=refresh, fill_gap=False, run_id=run_id, now=now)
     fetched = [fetch(ws, made, chunk, now) for chunk in made.chunks]

@@ -18,10 +18,12 @@ KINDS: dict[str, type] = {"markets": MarketConfig, "models": ModelConfig, "strat
 
 def check_file(path: Path, kind: str) -> None:
     """Raises the error of a file, if it has one. `kind`: the name of its folder."""
-    loaded = config.load_file(path, KINDS[kind])
+    loaded: object = config.load_file(path, KINDS[kind])
     where = f"'{path.stem}'"
     if isinstance(loaded, MarketConfig):
-        options = config.parse_options(source_entry(loaded.source).options, loaded.options, f"options of market {where}")
+        options = config.parse_options(
+            source_entry(loaded.source).options, loaded.options, f"options of market {where}"
+        )
         source_entry(loaded.source).build(options, loaded.calendar)
         Sessions(loaded.calendar).is_session(loaded.history_start)
     elif isinstance(loaded, ModelConfig):

@@ -12,8 +12,8 @@ from trading_core.execution.ledger import ALL_ACCOUNTS, Ledger, open_orders
 from trading_core.execution.records import AccountRecord, DecidedOrder, Decision, SessionStatus, Target
 from trading_core.pipelines import refs, settlement
 from trading_core.pipelines.account import TradingAccount, open_account
-from trading_core.pipelines.train import code_version
 from trading_core.pipelines.trade import send_order, strategy_hash
+from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
 from trading_core.schema import BARS, SYMBOL, Side
 from trading_core.storage.tables import Predicate
@@ -81,7 +81,9 @@ def _flatten(ws: Workspace, account: TradingAccount, owner: AccountRecord, now: 
 
 
 def _sells(ws: Workspace, account: TradingAccount, session: date) -> list[DecidedOrder]:
-    bars = ws.tables.read(BARS.name, columns=[SYMBOL, "session", "close"], where=Predicate(None, ws.sessions.previous(session)))
+    bars = ws.tables.read(
+        BARS.name, columns=[SYMBOL, "session", "close"], where=Predicate(None, ws.sessions.previous(session))
+    )
     close = {row[SYMBOL]: row["close"] for row in bars.sort("session").iter_rows(named=True)}
     return [
         DecidedOrder(position.symbol, Side.SELL, position.quantity, close.get(position.symbol, position.average_price))
@@ -90,9 +92,7 @@ def _sells(ws: Workspace, account: TradingAccount, session: date) -> list[Decide
     ]
 
 
-def _decision(
-    ws: Workspace, account: TradingAccount, owner: AccountRecord, session: date, now: datetime
-) -> Decision:
+def _decision(ws: Workspace, account: TradingAccount, owner: AccountRecord, session: date, now: datetime) -> Decision:
     """The decision to hold nothing; if the session was decided before, the ledger keeps that one."""
     state = account.broker.account()
     return Decision(

@@ -92,8 +92,9 @@ def evaluate(
     """
     chosen = find_version(ws, version)
     found = _forecasts(ws, str(chosen.version), start, end)
-    first, last_forecast = found[SESSION].min(), found[SESSION].max()
-    final = end or ws.tables.last_session(BARS.name) or last_forecast
+    decided: list[date] = found[SESSION].unique().sort().to_list()
+    first = decided[0]
+    final = end or ws.tables.last_session(BARS.name) or decided[-1]
     data, bars, actions = load_market_data(ws, final)
     if data.sessions[-1] <= first:
         raise InvalidDateRangeError(first, final, "no session after the first forecast has bars yet")
@@ -174,7 +175,13 @@ def _labels(bars: pl.DataFrame, actions: pl.DataFrame, horizons: Sequence[int]) 
     values = forward_returns(wide.select(symbols).to_numpy().T.astype(np.float64), horizons)  # [S, T, H]
     days = wide[SESSION].to_numpy()
     grid = [
-        pl.DataFrame({SYMBOL: np.repeat(symbols, len(days)), SESSION: np.tile(days, len(symbols)), "label": values[:, :, h].ravel()})
+        pl.DataFrame(
+            {
+                SYMBOL: np.repeat(symbols, len(days)),
+                SESSION: np.tile(days, len(symbols)),
+                "label": values[:, :, h].ravel(),
+            }
+        )
         .with_columns(pl.lit(horizon, dtype=pl.Int32).alias("horizon"), pl.col(SESSION).cast(pl.Date))
         .filter(pl.col("label").is_finite())
         for h, horizon in enumerate(horizons)
@@ -187,7 +194,9 @@ def _score_forecasts(
 ) -> tuple[dict[int, ForecastSkill], list[IcSeries]]:
     """Skill per horizon over the decisions whose labels are known, and the daily rank IC series."""
     horizons = sorted(found["horizon"].unique().to_list())
-    joined = found.join(_labels(bars, actions, horizons), on=[SYMBOL, SESSION, "horizon"], how="inner").sort(SESSION, SYMBOL)
+    joined = found.join(_labels(bars, actions, horizons), on=[SYMBOL, SESSION, "horizon"], how="inner").sort(
+        SESSION, SYMBOL
+    )
     skills, series = {}, []
     for horizon in horizons:
         part = joined.filter(pl.col("horizon") == horizon)
@@ -215,9 +224,7 @@ def _ceiling(ws: Workspace, found: pl.DataFrame, bars: pl.DataFrame, actions: pl
     return summary(rows["expected"].to_numpy(), rows["label"].to_numpy(), index).mean_rank_ic
 
 
-def _strategy_reports(
-    results: dict[str, BacktestResult], configs: dict[str, StrategyConfig]
-) -> list[StrategyReport]:
+def _strategy_reports(results: dict[str, BacktestResult], configs: dict[str, StrategyConfig]) -> list[StrategyReport]:
     benchmark = results.get(MAIN_BENCHMARK)
     return [
         strategy_report(
@@ -265,7 +272,9 @@ def _record(
 ) -> None:
     """The `evaluations` rows (replaced when run again) and the trials."""
     lines = [(row.name, metric, value) for row in rows for metric, value in asdict(_row(row)).items()]
-    lines += [(f"forecasts h{h}", metric, value) for h, skill in skills.items() for metric, value in asdict(skill).items()]
+    lines += [
+        (f"forecasts h{h}", metric, value) for h, skill in skills.items() for metric, value in asdict(skill).items()
+    ]
     month = month_of(now.date())
     frame = pl.DataFrame(
         [
@@ -370,5 +379,7 @@ def _notes(ws: Workspace, actions: pl.DataFrame) -> tuple[str, ...]:
             "The source gives no splits or dividends: prices are taken as they are, returns leave dividends out, and an "
             "unadjusted distribution looks like a crash."
         )
-    notes.append("Fills are assumed at the official open without market impact; sizes are small beside the volume or not at all checked.")
+    notes.append(
+        "Fills are assumed at the official open without market impact; sizes are small beside the volume or not at all checked."
+    )
     return tuple(notes)

@@ -38,14 +38,17 @@ def fit_and_register(ws: Workspace, request: TrainRequest, now: datetime) -> Mod
     last = ws.sessions.previous(request.test_start)
     panel = load_panel(ws, model.features, request.start, last, request.versions)
     split = chronological(
-        panel.sessions, request.test_start, max(model.horizons), model.split.validation_fraction, model.split.embargo, False
+        panel.sessions,
+        request.test_start,
+        max(model.horizons),
+        model.split.validation_fraction,
+        model.split.embargo,
+        False,
     )
     train_columns = split.train[split.train >= min(model.split.skip_first, len(split.train) // 2)]
     windows = _windows(panel, model, train_columns, split)
     scaler = Scaler.from_json(windows[2])
-    spec = InputSpec(
-        scaler.channels, model.encoder_length, tuple(model.horizons), windows[0].cardinalities
-    )
+    spec = InputSpec(scaler.channels, model.encoder_length, tuple(model.horizons), windows[0].cardinalities)
     entry = model_entry(model.model)
     architecture = config.parse_options(entry.config, model.architecture, f"architecture of '{request.model_name}'")
     training = config.parse_options(TrainingConfig, model.training, f"training of '{request.model_name}'")

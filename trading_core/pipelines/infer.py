@@ -41,7 +41,13 @@ def infer(
     Errors: NoModelError, LookAheadError (a session at or before the cut-off), StaleDataError (no features there yet),
     BundleError, FormulaMismatchError, ArtifactCorruptedError.
     """
-    chosen = find_version(ws, version)
+    return infer_with(ws, find_version(ws, version), start=start, end=end, run_id=run_id)
+
+
+def infer_with(
+    ws: Workspace, chosen: ModelVersion, *, start: date | None, end: date | None, run_id: str
+) -> ForecastsRef:
+    """`infer` by a version that was resolved already."""
     stored = feature_sessions(ws)
     if start is not None and start <= chosen.cutoff:
         raise LookAheadError(str(chosen.version), chosen.cutoff, start)
@@ -105,7 +111,9 @@ def _forecast(ws: Workspace, chosen: ModelVersion, sessions: list[date], run_id:
     for part in _contiguous(sessions, ws):
         rows = found.filter(pl.col(SESSION).is_between(part[0], part[-1]))
         where = Predicate(part[0], part[-1], {"model_version": str(chosen.version)})
-        ws.tables.replace(FORECASTS.name, rows.with_columns(month=pl.col(SESSION).dt.strftime("%Y-%m")), where, schema=FORECASTS)
+        ws.tables.replace(
+            FORECASTS.name, rows.with_columns(month=pl.col(SESSION).dt.strftime("%Y-%m")), where, schema=FORECASTS
+        )
     return len(found)
 
 
@@ -117,7 +125,9 @@ def _eligible(ws: Workspace, sessions: list[date], versions: Versions) -> pl.Dat
             f"Market '{ws.market.id}' asks for a dollar-volume floor, but its prices are not raw",
             "Remove universe.min_dollar_volume, or use a source with raw prices.",
         )
-    bars = ws.tables.read(BARS.name, where=Predicate(None, sessions[-1]), version=versions[BARS.name]).select(*BAR_SCHEMA)
+    bars = ws.tables.read(BARS.name, where=Predicate(None, sessions[-1]), version=versions[BARS.name]).select(
+        *BAR_SCHEMA
+    )
     return universe.eligible_rows(bars, sessions[0], sessions[-1], limits.min_history, limits.min_dollar_volume)
 
 

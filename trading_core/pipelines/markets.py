@@ -31,9 +31,11 @@ def add_panel(path: str, settings: Settings, now: datetime, sectors: str | None 
     file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise MissingFileError(path, "panel of bars (Parquet or CSV)")
-    options = {"path": str(file), **({"sectors": str(Path(sectors).resolve())} if sectors else {})}
+    options: dict[str, object] = {"path": str(file), **({"sectors": str(Path(sectors).resolve())} if sectors else {})}
     source = _source("parquet", options)
-    sessions = source.fetch(source.symbols(), date(1990, 1, 1), now.date(), now).bars["session"].unique().sort().to_list()
+    sessions = (
+        source.fetch(source.symbols(), date(1990, 1, 1), now.date(), now).bars["session"].unique().sort().to_list()
+    )
     if not sessions:
         raise EmptyUniverseError(path, "no bar of it lies on a closed session")
     if len(sessions) < MIN_SESSIONS:
@@ -56,7 +58,7 @@ def add_yahoo(symbols: Sequence[str], settings: Settings, start: date | None = N
     if not wanted:
         raise EmptyUniverseError("yahoo", "no symbols were given (SYMBOLS=AAPL,MSFT,...)")
     start = start or date(2015, 1, 2)
-    options = {"symbols": list(wanted), "start": start.isoformat()}
+    options: dict[str, object] = {"symbols": list(wanted), "start": start.isoformat()}
     _source("yahoo", options)
     made = MarketConfig(
         id=_market_id("us-yahoo", ",".join(wanted)),

@@ -56,7 +56,9 @@ def reusable_champion(ws: Workspace, model: str, now: datetime) -> ReusableModel
     age = len(ws.sessions.between(champion.cutoff, ws.last_session(now))) - 1
     if not same or age > ws.market.test_sessions + FRESH_SESSIONS:
         return None
-    return ReusableModel(champion.model, champion.version, champion.cutoff, f"same configuration, cut-off {champion.cutoff}")
+    return ReusableModel(
+        champion.model, champion.version, champion.cutoff, f"same configuration, cut-off {champion.cutoff}"
+    )
 
 
 def _registry_exists(ws: Workspace) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -13,7 +14,7 @@ RefT = TypeVar("RefT")
 
 
 @lru_cache(maxsize=64)
-def _adapter(kind: type) -> TypeAdapter:
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
@@ -158,6 +159,7 @@ class SessionRef:
     run_id: str
     model: str = ""
     model_version: str = ""
+    model_digest: str = ""
     forecasts_version: int = -1
 
 

@@ -44,9 +44,7 @@ def catch_up(ws: Workspace, account: TradingAccount, session: date, now: datetim
                 _settle_broker(ws, account.broker, missed)
 
 
-def settle(
-    ws: Workspace, account: TradingAccount, name: str, session: date, kind: str, now: datetime
-) -> SessionResult:
+def settle(ws: Workspace, account: TradingAccount, name: str, session: date, kind: str, now: datetime) -> SessionResult:
     """Closes a session whose bar is there: fills, states and the summary go to the ledger. Run again, changes nothing."""
     ledger = account.ledger
     state = ledger.session_state(name, session)

@@ -76,7 +76,10 @@ def collect(ws: Workspace, start: date, now: datetime) -> Outcome:
         for record in ledger.sessions(owner.account):
             state = ledger.session_state(owner.account, record.session)
             if record.session >= start and state is not None:
-                orders, fills = ledger.orders(owner.account, record.session), ledger.fills(owner.account, record.session)
+                orders, fills = (
+                    ledger.orders(owner.account, record.session),
+                    ledger.fills(owner.account, record.session),
+                )
                 lines.append(SessionLine(owner.account, state, len(orders), len(fills)))
     lines.sort(key=lambda line: (line.state.record.session, line.account))
     executions = ledger.executions(market=ws.market.id, start=start)

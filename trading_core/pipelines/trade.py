@@ -36,8 +36,9 @@ from trading_core.pipelines.evaluate import build_strategy, load_market_data, ri
 from trading_core.pipelines.refs import OrdersRef, SessionRef, SessionResult
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
-from trading_core.portfolio.decision import AccountWeights, decide as portfolio_decide, value_account
+from trading_core.portfolio.decision import AccountWeights, value_account
 from trading_core.portfolio.decision import Decision as PortfolioDecision
+from trading_core.portfolio.decision import decide as portfolio_decide
 from trading_core.schema import FORECASTS, Order, OrderStatus, Side
 from trading_core.storage.tables import Predicate
 
@@ -143,7 +144,11 @@ def infer(ws: Workspace, ref: SessionRef, now: datetime) -> SessionRef:
     known = _account(ws, ref).ledger.get_decision(ref.account, ref.session)
     if known is not None:
         return replace(
-            ref, model=known.model, model_version=known.model_version, forecasts_version=known.forecasts_version
+            ref,
+            model=known.model,
+            model_version=known.model_version,
+            model_digest=known.model_digest,
+            forecasts_version=known.forecasts_version,
         )
     registry = ws.registry()
     if ref.kind == AccountKind.REPLAY:
@@ -151,8 +156,14 @@ def infer(ws: Workspace, ref: SessionRef, now: datetime) -> SessionRef:
     else:
         version = registry.get(ws.market.id, LIVE_POLICY)
     day = ref.decision_session
-    made = inference.infer(ws, version=str(version.version), start=day, end=day, run_id=ref.run_id, now=now)
-    return replace(ref, model=made.model, model_version=made.model_version, forecasts_version=made.table_version)
+    made = inference.infer_with(ws, version, start=day, end=day, run_id=ref.run_id)
+    return replace(
+        ref,
+        model=made.model,
+        model_version=made.model_version,
+        model_digest=version.digest,
+        forecasts_version=made.table_version,
+    )
 
 
 def decide(ws: Workspace, ref: SessionRef, now: datetime) -> SessionRef:
@@ -218,7 +229,7 @@ def _decision(
         strategy_hash=strategy_hash(ws, ref.strategy),
         model=ref.model,
         model_version=ref.model_version,
-        model_digest=inference.find_version(ws, ref.model_version).digest,
+        model_digest=ref.model_digest,
         features_version=str(forecasts["features_version"][0]),
         forecasts_version=ref.forecasts_version,
         run_id=str(forecasts["run_id"][0]),

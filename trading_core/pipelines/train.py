@@ -220,7 +220,10 @@ def code_version() -> str:
     """The library's version and, in a checkout, the commit."""
     try:
         found = subprocess.run(
-            ["git", "-C", str(config.PROJECT_ROOT), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+            ["git", "-C", str(config.PROJECT_ROOT), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return __version__

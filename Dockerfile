@@ -1,0 +1,25 @@
+# One image for Airflow's services, the workers, MLflow and the training pods.
+FROM python:3.11-slim-bookworm
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 AIRFLOW_HOME=/opt/airflow
+WORKDIR /opt/trading
+
+# The dependencies first: this layer is rebuilt only when the lock changes.
+COPY requirements.txt ./
+RUN pip install --no-cache-dir uv==0.13.8 && uv pip install --system --no-cache -r requirements.txt
+
+COPY pyproject.toml README.md ./
+COPY trading_core ./trading_core
+COPY launcher ./launcher
+COPY configs ./configs
+COPY dags ./dags
+COPY plugins ./plugins
+RUN pip install --no-cache-dir --no-deps -e .
+
+# Named volumes take their owner from these folders, so the user can write to them.
+RUN useradd --uid 50000 --create-home trading \
+    && mkdir -p var /opt/airflow/logs /opt/airflow/auth /opt/mlflow/data \
+    && chown -R trading: var /opt/airflow /opt/mlflow
+USER trading
+
+CMD ["trading", "--help"]
