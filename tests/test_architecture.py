@@ -74,12 +74,20 @@ FENCES: dict[str, tuple[str, ...]] = {
     # Nothing that runs code found in a file.
     **dict.fromkeys(("pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"), ()),
 }
+COMPUTED = "(computed)"
 MAX_LINES = 500
+# A registry names its members' modules as text; there every "trading_core..." in quotes counts as an import.
+NAMED_IMPORTS = {f"{CORE}/models/registry.py"}
 # Reads the clock: only the edges may (dags and launcher hand `now` on).
 CLOCK_READERS = {f"{CORE}/cli.py"}
 # The length of a pause between two attempts is no result: it may be random.
 UNSEEDED_RANDOM = {f"{CORE}/storage/tables.py"}
-CLOCKS = {"now", "utcnow", "today", "fromtimestamp"}
+CLOCKS = {
+    *(f"datetime.datetime.{name}" for name in ("now", "utcnow", "today")),
+    "datetime.date.today",
+    "time.time",
+    "time.time_ns",
+}
 SEEDED = {"default_rng", "SeedSequence", "Generator", "PCG64", "RandomState", "Random"}
 
 
@@ -113,7 +121,7 @@ def imports(tree: ast.AST, late: bool = False) -> Iterator[Import]:
             yield from (Import(name, node.lineno, late) for name in names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
             known = node.args and isinstance(node.args[0], ast.Constant)
-            yield Import(str(node.args[0].value) if known else "(computed)", node.lineno, late)  # type: ignore[attr-defined]
+            yield Import(str(node.args[0].value) if known else COMPUTED, node.lineno, late)  # type: ignore[attr-defined]
             yield from imports(node, late)
         elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             for part in node.body:
@@ -137,14 +145,21 @@ def target(module: str, root: Path) -> str | None:
     return None
 
 
+def _named(tree: ast.AST) -> Iterator[Import]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and str(node.value).startswith(f"{CORE}."):
+            yield Import(str(node.value), node.lineno, late=True)
+
+
 def _import_problems(path: Path, root: Path, tree: ast.AST) -> Iterator[tuple[int, str]]:
     here, name = room(path, root), path.relative_to(root).as_posix()
-    for item in imports(tree):
+    for item in [*imports(tree), *(_named(tree) if name in NAMED_IMPORTS else ())]:
         if item.module.startswith("."):
             yield item.line, "relative import; write the absolute name"
             continue
-        if item.module == "(computed)":
-            yield item.line, "imports a computed name; the table cannot check it"
+        if item.module == COMPUTED:
+            if name not in NAMED_IMPORTS:
+                yield item.line, "imports a computed name; the table cannot check it"
             continue
         there = target(item.module, root)
         if there is not None and there not in ALLOWED.get(here, set()) | {here, CORE}:
@@ -156,20 +171,28 @@ def _import_problems(path: Path, root: Path, tree: ast.AST) -> Iterator[tuple[in
             yield item.line, f"{package} may be imported in {', '.join(FENCES[package]) or 'no file'} only"
 
 
-def _call_problems(name: str, call: ast.Call) -> Iterator[str]:
+def _aliases(tree: ast.AST) -> dict[str, str]:
+    """What the names bound by imports stand for: {"np": "numpy", "datetime": "datetime.datetime"}."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {
+                a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in node.names
+            }
+        elif isinstance(node, ast.ImportFrom):
+            found |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    return found
+
+
+def _call_problems(name: str, call: ast.Call, aliases: dict[str, str]) -> Iterator[str]:
     """What no function of trading_core may call: clocks, unseeded randomness, loaders that run code of a file."""
-    function = ast.unparse(call.func)
+    first, _, rest = ast.unparse(call.func).partition(".")
+    function = f"{aliases.get(first, f'<{first}>')}.{rest}".rstrip(".")
     owner, _, last = function.rpartition(".")
-    seeded = bool(call.args or call.keywords)
-    if name not in CLOCK_READERS and (
-        function == "time.time" or (last in CLOCKS and owner.split(".")[-1] in ("datetime", "date"))
-    ):
+    seeded = last in SEEDED and bool(call.args or call.keywords)
+    if name not in CLOCK_READERS and function in CLOCKS:
         yield f"{function}() reads the clock; take `now` as an argument"
-    if (
-        name not in UNSEEDED_RANDOM
-        and owner in ("random", "np.random", "numpy.random")
-        and not (last in SEEDED and seeded)
-    ):
+    if name not in UNSEEDED_RANDOM and owner in ("random", "numpy.random") and not seeded:
         yield f"{function}() has no seed; take `seed` as an argument"
     if function == "torch.seed":
         yield "torch.seed() draws a seed; take `seed` as an argument"
@@ -181,24 +204,12 @@ def _call_problems(name: str, call: ast.Call) -> Iterator[str]:
 
 
 def _core_problems(path: Path, root: Path, tree: ast.AST) -> Iterator[tuple[int, str]]:
-    name = path.relative_to(root).as_posix()
+    name, aliases = path.relative_to(root).as_posix(), _aliases(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert):
             yield node.lineno, "assert; raise an error of trading_core.errors"
         elif isinstance(node, ast.Call):
-            yield from ((node.lineno, problem) for problem in _call_problems(name, node))
-        elif isinstance(node, ast.ImportFrom) and node.module in ("random", "numpy.random", "time"):
-            # Names taken out of these modules would escape the checks by name above.
-            taken = {alias.name for alias in node.names} & {
-                "time",
-                "random",
-                "uniform",
-                "choice",
-                "shuffle",
-                "default_rng",
-            }
-            if taken:
-                yield node.lineno, f"import {node.module} whole, so that {', '.join(sorted(taken))} can be seen"
+            yield from ((node.lineno, problem) for problem in _call_problems(name, node, aliases))
 
 
 def violations(root: Path) -> list[str]:
@@ -309,7 +320,9 @@ PLANTED = [
     ("trading_core/market/bad.py", "import numpy as np\nr = np.random.default_rng()\n", 2, "has no seed"),
     ("trading_core/market/bad.py", "import numpy as np\nr = np.random.normal(3)\n", 2, "has no seed"),
     ("trading_core/market/bad.py", "import random\nx = random.random()\n", 2, "has no seed"),
-    ("trading_core/market/bad.py", "from numpy.random import default_rng\n", 1, "import numpy.random whole"),
+    ("trading_core/market/bad.py", "from numpy.random import default_rng\nr = default_rng()\n", 2, "has no seed"),
+    ("trading_core/market/bad.py", "from time import time\nx = time()\n", 2, "reads the clock"),
+    ("trading_core/models/registry.py", "NAMES = ['trading_core.market.yahoo']\n", 1, "models may not import market"),
     ("trading_core/market/bad.py", "x = 1\n" * 501, 501, "split it"),
     ("trading_core/surprise/x.py", "import trading_core.errors\n", 1, "surprise may not import errors"),
 ]

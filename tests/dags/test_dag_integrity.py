@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_no_other_dag_is_partitioned(dags: dict[str, Any]) -> None:
 def test_assets_join_model_forecasts_and_evaluation(dags: dict[str, Any]) -> None:
     starts = {name: dag["starting_assets"] for name, dag in dags.items()}
     assert starts == {
-        **dict.fromkeys(DAG_IDS, []),
+        **{dag_id: [] for dag_id in DAG_IDS},
         "batch_inference": ["trading_model"],
         "evaluate_strategies": ["trading_forecasts"],
     }
@@ -164,7 +165,7 @@ def test_every_pool_is_created_by_the_launcher(dags: dict[str, Any]) -> None:
 def test_orders_are_sold_before_they_are_bought_and_settled_last(dags: dict[str, Any]) -> None:
     after = {name: set(task["downstream"]) for name, task in dags["daily_trade"]["tasks"].items()}
     order = ["check", "infer", "decide", "sell", "buy", "settle"]
-    assert all(late in after[early] for early, late in zip(order, order[1:], strict=False))
+    assert all(late in after[early] for early, late in pairwise(order))
     assert after["settle"] == set()
 
 

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import math
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 
 RefT = TypeVar("RefT")
+# JSON has no NaN (PostgreSQL refuses it): "not known" travels as null.
+Real = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    PlainSerializer(lambda value: value if math.isfinite(value) else None, return_type=float | None),
+]
 
 
 @lru_cache(maxsize=64)
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
 def dump(ref: Any) -> Any:
     """A reference as JSON-ready values (dates as ISO strings)."""
-    return _adapter(type(ref)).dump_python(ref, mode="json")
+    return _adapter(type(ref)).dump_python(ref, mode="json")  # type: ignore[arg-type]
 
 
 def load(kind: type[RefT], values: Any) -> RefT:
     """The reference that `dump` wrote."""
-    return _adapter(kind).validate_python(values)
+    return _adapter(kind).validate_python(values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +125,15 @@ class StrategyRow:
 
     name: str
     benchmark: bool
-    total_return: float
-    cagr: float
-    volatility: float
-    sharpe: float
-    p_value: float
-    sortino: float
-    max_drawdown: float
-    turnover: float
-    hit_ratio: float
+    total_return: Real
+    cagr: Real
+    volatility: Real
+    sharpe: Real
+    p_value: Real
+    sortino: Real
+    max_drawdown: Real
+    turnover: Real
+    hit_ratio: Real
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +144,10 @@ class EvaluationRef:
     start: date
     end: date
     report: str  # path of the HTML report in the artifact store
-    mean_rank_ic: float
-    rank_icir: float
-    rank_ic_t: float
-    rank_ic_ceiling: float  # what a perfect model reaches, where the market knows it; else NaN
+    mean_rank_ic: Real
+    rank_icir: Real
+    rank_ic_t: Real
+    rank_ic_ceiling: Real  # what a perfect model reaches, where the market knows it; else NaN
     strategies: tuple[StrategyRow, ...]
 
 
@@ -183,7 +189,7 @@ class SessionResult:
     fills: int
     rejected: int
     held_without_forecast: int
-    equity: float
-    cash: float
-    costs: float
+    equity: Real
+    cash: Real
+    costs: Real
     report: str  # path of the session's report in the artifact store
