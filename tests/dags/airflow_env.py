@@ -15,25 +15,9 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAGS, PLUGINS = REPOSITORY / "dags", REPOSITORY / "plugins"
-HELPERS = {"assets.py", "runtime.py"}  # imported by DAG files, listed in dags/.airflowignore
 # What a DAG file must never load while it is parsed. boto3 is not among them: Airflow loads its Amazon provider itself.
-HEAVY = [
-    "deltalake",
-    "exchange_calendars",
-    "httpx",
-    "lightning",
-    "mlflow",
-    "numpy",
-    "pandas",
-    "plotly",
-    "polars",
-    "pyarrow",
-    "pytorch_forecasting",
-    "scipy",
-    "sklearn",
-    "torch",
-    "yfinance",
-]
+HEAVY = ["deltalake", "exchange_calendars", "httpx", "lightning", "mlflow", "numpy", "pandas", "plotly", "polars"]
+HEAVY += ["pyarrow", "pytorch_forecasting", "scipy", "sklearn", "torch", "yfinance"]
 
 
 def airflow_environment(home: Path, **more: str) -> dict[str, str]:

@@ -1,0 +1,54 @@
+"""Costs against sums done by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from trading_core.costs import FREE, CostModel
+from trading_core.schema import Side
+
+COSTS = CostModel(commission_bps=1.0, half_spread_bps=2.0, slippage_bps=3.0)
+
+
+def test_a_buy_executes_above_the_open_and_a_sell_below() -> None:
+    # 2 + 3 bps of 100 are 0.05
+    assert COSTS.execution_price(Side.BUY, 100.0) == pytest.approx(100.05, abs=1e-12)
+    assert COSTS.execution_price(Side.SELL, 100.0) == pytest.approx(99.95, abs=1e-12)
+
+
+def test_commission_is_paid_on_the_notional_whatever_its_sign() -> None:
+    assert COSTS.commission(20_000.0) == pytest.approx(2.0, abs=1e-12)
+    assert COSTS.commission(-20_000.0) == pytest.approx(2.0, abs=1e-12)
+
+
+def test_cash_per_share_holds_spread_slippage_and_commission() -> None:
+    # buy: 100.05 + 1 bps of it (0.010005); sell: 99.95 - 0.009995
+    assert COSTS.cash_per_share(Side.BUY, 100.0) == pytest.approx(100.060005, abs=1e-12)
+    assert COSTS.cash_per_share(Side.SELL, 100.0) == pytest.approx(99.940005, abs=1e-12)
+
+
+def test_a_round_trip_costs_about_twice_the_total() -> None:
+    assert COSTS.total_bps == 6.0
+    paid = COSTS.cash_per_share(Side.BUY, 100.0) - COSTS.cash_per_share(Side.SELL, 100.0)
+    assert paid == pytest.approx(0.12, abs=1e-9)  # 12 bps of 100
+
+
+def test_the_defaults_are_five_bps_a_side() -> None:
+    assert CostModel().total_bps == 5.0
+
+
+def test_free_is_free() -> None:
+    assert FREE.total_bps == 0.0
+    assert FREE.cash_per_share(Side.BUY, 12.34) == FREE.cash_per_share(Side.SELL, 12.34) == 12.34
+
+
+@pytest.mark.parametrize("name", ["commission_bps", "half_spread_bps", "slippage_bps"])
+@pytest.mark.parametrize("rate", [-0.1, 1000.1, float("nan"), float("inf")])
+def test_rates_outside_their_bounds_are_refused(name: str, rate: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} is .* between 0 and 1000 bps"):
+        CostModel(**{name: rate})
+
+
+@pytest.mark.parametrize("rate", [0.0, 1000.0])
+def test_the_bounds_themselves_are_allowed(rate: float) -> None:
+    assert CostModel(commission_bps=rate).commission_bps == rate
