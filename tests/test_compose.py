@@ -265,7 +265,16 @@ def airflow_commands(services: dict[str, dict[str, Any]]) -> list[list[str]]:
     for line in "\n".join(texts).splitlines():
         for part in re.findall(r"airflow ((?:db|pools|jobs) [^)|;\n]*)", line):
             found.append([word.strip('"') for word in part.replace('"$2"', "1").split()])
-    return found
+    return found + documented_commands()
+
+
+def documented_commands() -> list[list[str]]:
+    """The arguments of every `airflow ...` that docs/operations.md tells people to type."""
+    text = (REPOSITORY / "docs" / "operations.md").read_text()
+    lines = re.findall(
+        r"(?:^|airflow-scheduler |`)airflow ((?:backfill|dags|pools|rotate-fernet-key)[^;`\n]*)", text, re.M
+    )
+    return [[word.strip('"') for word in line.replace('"$dag"', "x").split()] for line in lines]
 
 
 def bare(more: Mapping[str, str]) -> dict[str, str]:
@@ -284,7 +293,8 @@ def test_airflow_knows_every_variable_and_command(services: dict[str, dict[str, 
     assert ["db", "migrate"] in commands
     assert len([command for command in commands if command[:2] == ["celery", "worker"]]) == 2
     assert len([command for command in commands if command[:2] == ["jobs", "check"]]) == 2
-    assert len([command for command in commands if command[0] == "pools"]) == 2
+    assert len([command for command in commands if command[0] == "pools"]) == 3
+    assert ["rotate-fernet-key"] in commands
     variables = [name for name in environments(services) if name.startswith("AIRFLOW__")]
     asked = json.dumps({"variables": [*variables, "AIRFLOW__CORE__NO_SUCH"], "commands": [*commands, ["no-such"]]})
     environment = bare({"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor"})
@@ -327,6 +337,18 @@ def test_settings_of_the_cluster_are_read_as_meant(
     assert settings.s3_secret_access_key is not None
     assert settings.s3_secret_access_key.get_secret_value() == values["MINIO_ROOT_PASSWORD"]
     assert (settings.market, settings.broker, settings.train_where) == ("simulated", "paper", "local")
+
+
+def test_operations_lists_every_setting_with_its_default() -> None:
+    from trading_core.config import Settings
+
+    text = (REPOSITORY / "docs" / "operations.md").read_text()
+    rows = dict(re.findall(r"^\| `(TRADING_[A-Z0-9_]+)`[^|]*\| ([^|]*) \|", text, re.MULTILINE))
+    for name, field in Settings.model_fields.items():
+        variable = f"TRADING_{name.upper()}"
+        assert f"`{variable}`" in text, f"docs/operations.md does not name {variable}"
+        if isinstance(field.default, str | int) and field.default != "":
+            assert rows[variable] == f"`{field.default}`", variable
 
 
 def test_hosts_in_urls_are_services(services: dict[str, dict[str, Any]]) -> None:

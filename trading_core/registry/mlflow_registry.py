@@ -229,7 +229,9 @@ class Registry:
         if found is None:
             location = f"{self.artifacts_location}/{market}" if self.artifacts_location else None
             try:
-                return str(self._client.create_experiment(name, artifact_location=location))
+                # The tag makes MLflow's UI open the experiment as model training, with its runs and curves.
+                kind = {"mlflow.experimentKind": "custom_model_development"}
+                return str(self._client.create_experiment(name, artifact_location=location, tags=kind))
             except MlflowException as error:
                 found = self._client.get_experiment_by_name(name)  # another process was faster
                 if found is None:

@@ -1,0 +1,259 @@
+"""What the end-to-end tests drive: one real installation in a folder of its own, its clock-bound schedule, its contents."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import exchange_calendars
+import pytest
+import yaml
+
+from launcher import supervisor
+from launcher.airflow_api import AirflowApi
+from launcher.environment import Installation
+from trading_core.config import MarketConfig, Settings, load_market
+from trading_core.execution.ledger import Ledger
+from trading_core.pipelines.workspace import Workspace, open_workspace
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MARKET, MODEL, STRATEGY = "e2e", "linear", "top10"
+# The schedule trades with another strategy than the main job, so that the session it fires is its own from the start.
+SCHEDULED_STRATEGY = "top10-reweighted"
+MARKET_FILE = {
+    "id": MARKET,
+    "description": "A small simulated market of the end-to-end tests",
+    "source": "simulated",
+    "history_start": "2023-01-03",
+    "test_sessions": 60,
+    "options": {"symbols": 36, "start": "2023-01-03", "seed": 5, "signal_ic": 0.1},
+}
+DONE = ("success", "failed")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which sessions fall due a little after the services' start, reckoned with exchange_calendars alone.
+
+    `trade`: the session whose open comes next after `due`; `close`: the last one that has closed by `due`.
+    """
+
+    due: datetime
+    trade: date
+    close: date
+    open_lead_minutes: int
+    close_delay_minutes: int
+
+    @classmethod
+    def after(cls, now: datetime, minutes: int) -> Schedule:
+        """The run of both is due at a whole minute, `minutes` from `now` at most."""
+        due = now.replace(second=0, microsecond=0) + timedelta(minutes=minutes)
+        window = [(now + timedelta(days=days)).date().isoformat() for days in (-14, 14)]
+        calendar = exchange_calendars.get_calendar("XNYS", start=window[0], end=window[1])
+        trade = next(s for s in calendar.sessions if calendar.session_open(s) > due)
+        close = [s for s in calendar.sessions if calendar.session_close(s) <= due][-1]
+        lead = (calendar.session_open(trade) - due).total_seconds() / 60
+        delay = (due - calendar.session_close(close)).total_seconds() / 60
+        return cls(due, trade.date(), close.date(), round(lead), round(delay))
+
+    def tradable(self, at: datetime) -> bool:
+        """Whether an order sent `at` would meet the open of `trade`: the session before has closed, it has not opened."""
+        calendar = exchange_calendars.get_calendar("XNYS", start=(self.trade - timedelta(days=14)).isoformat())
+        before = calendar.previous_session(self.trade.isoformat())
+        return bool(calendar.session_close(before) <= at < calendar.session_open(self.trade.isoformat()))
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A running installation. `environment`: that of its services, for commands run beside them."""
+
+    home: Installation
+    api: AirflowApi
+    market: MarketConfig
+    schedule: Schedule
+    environment: dict[str, str]
+
+    @property
+    def settings(self) -> Settings:
+        return self.home.settings
+
+    def workspace(self) -> Workspace:
+        return open_workspace(self.market, self.settings)
+
+    def ledger(self) -> Ledger:
+        return Ledger(self.workspace().ledger_store())
+
+    # --- runs ---
+
+    def wait(self, dag_id: str, run_ids: list[str], within_s: float = 150) -> dict[str, str]:
+        """The final state of each run; fails with the unfinished ones after `within_s`."""
+        waiting = set(run_ids)
+        states: dict[str, str] = {}
+
+        def look() -> bool:
+            for run in self.runs(dag_id):
+                if run["dag_run_id"] in waiting and run["state"] in DONE:
+                    states[run["dag_run_id"]] = run["state"]
+            return waiting <= set(states)
+
+        until(look, within_s, lambda: f"{dag_id}: unfinished {sorted(waiting - set(states))}", every_s=1.0)
+        return states
+
+    def runs(self, dag_id: str, **filters: Any) -> list[dict[str, Any]]:
+        return self.api.runs(dag_id, **filters)
+
+    def task(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+        return next(t for t in self.api.tasks(dag_id, run_id) if t["task_id"] == task_id)
+
+    def failure(self, dag_id: str, run_id: str, task_id: str) -> str:
+        """The log of a task's last attempt, with its exception."""
+        found = self.task(dag_id, run_id, task_id)
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{max(1, found['try_number'])}"
+        return str(self.api.call("GET", path.replace("+", "%2B"), params={"full_content": "true"})["content"])
+
+    # --- backfills ---
+
+    def start_backfill_cli(self, dag_id: str, start: date, end: date, *more: str) -> subprocess.Popen[str]:
+        """`airflow backfill create`, as an operator types it."""
+        command = [sys.executable, "-m", "airflow", "backfill", "create", "--dag-id", dag_id]
+        command += ["--from-date", start.isoformat(), "--to-date", end.isoformat(), *more]
+        return subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY
+        )
+
+    def start_backfill(self, dag_id: str, start: date, end: date, **body: Any) -> int:
+        """POST /backfills, again while SQLite is locked or Airflow's sweep has not closed the backfill before (30 s)."""
+        wanted = {"dag_id": dag_id, "from_date": f"{start}T00:00:00Z", "to_date": f"{end}T00:00:00Z", **body}
+        answers: list[str] = []
+
+        def post() -> int | None:
+            from launcher.airflow_api import AirflowApiError
+
+            try:
+                return int(self.api.call("POST", "/backfills", wanted)["id"])
+            except AirflowApiError as error:
+                answers.append(str(error))
+                if "HTTP 409" in str(error) or "HTTP 503" in str(error):
+                    return None
+                raise
+
+        return until(post, 60, lambda: answers[-1], every_s=1.0)
+
+    # --- contents ---
+
+    def contents(self, start: date | None = None, end: date | None = None) -> dict[str, str]:
+        """A digest per data table (bars, events, quarantine, features) of its rows, bit for bit."""
+        from trading_core.storage.tables import Predicate
+
+        tables = self.workspace().tables
+        names = [name for name in tables.names() if name in ("bars", "corporate_actions", "quarantine") or "features" in name]
+        return {name: digest(tables.read(name, where=Predicate(start, end))) for name in names}
+
+
+def digest(frame: Any) -> str:
+    """SHA-256 over a frame's rows in key order: floats by their bits, so that -0.0 is not 0.0."""
+    keys = [name for name in ("symbol", "session", "kind", "check") if name in frame.columns]
+    found = hashlib.sha256(str(sorted(frame.schema.items())).encode())
+    for column in frame.sort(keys).select(sorted(frame.columns)).iter_columns():
+        if column.dtype.is_float():
+            found.update(column.is_null().to_numpy().tobytes())
+            found.update(column.fill_null(0.0).to_numpy().tobytes())
+        else:
+            found.update(repr(column.to_list()).encode())
+    return found.hexdigest()
+
+
+def until(look: Callable[[], T | None], within_s: float, why: Callable[[], str], every_s: float = 0.5) -> T:
+    """The first true answer of `look`; fails the test with `why` when there is none in time."""
+    deadline = time.monotonic() + within_s
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within_s:.0f} s: {why()}")
+        time.sleep(every_s)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def variables(var_dir: Path, **more: str) -> dict[str, str]:
+    """This process's environment without any Airflow or trading setting of the caller, plus those of a test."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "TRADING_", "MLFLOW"))}
+    ports = {"AIRFLOW_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
+    return {**kept, "TRADING_VAR_DIR": str(var_dir), **ports, **more}
+
+
+@contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """`values` as the whole environment of this process, for as long as the block runs."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def write_market(var_dir: Path) -> None:
+    folder = var_dir / "configs" / "markets"
+    folder.mkdir(parents=True)
+    (folder / f"{MARKET}.yaml").write_text(yaml.safe_dump(MARKET_FILE))
+
+
+@contextmanager
+def guarded(var_dir: Path) -> Iterator[None]:
+    """Ends the installation's processes when the block ends, and also when this process is killed inside it.
+
+    A helper process waits for the end of its standard input, which comes whichever way this process ends.
+    """
+    code = "import sys, pathlib; sys.stdin.read(); from platform_harness import end; end(pathlib.Path(sys.argv[1]))"
+    search = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent)])
+    guard = subprocess.Popen(
+        [sys.executable, "-c", code, str(var_dir)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": search},
+    )
+    try:
+        yield
+    finally:
+        end(var_dir)
+        if guard.stdin:
+            guard.stdin.close()
+        guard.wait(60)
+
+
+def end(var_dir: Path) -> int:
+    """Stops every process of the installation in `var_dir`; how many there were."""
+    return supervisor.stop(Installation(Settings(var_dir=var_dir), 0, 0))
+
+
+def survivors(var_dir: Path) -> list[int]:
+    """Processes that still carry the mark of the installation in `var_dir`."""
+    return supervisor._marked(Installation(Settings(var_dir=var_dir), 0, 0))
+
+
+def market_of(settings: Settings) -> MarketConfig:
+    return load_market(MARKET, settings)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,289 @@
+"""The `trading` command as a person or a script meets it: output, exit codes, and the text of what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from trading_core import cli, config
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+OPERATIONS = ["backfill", "train", "predict", "evaluate", "trade", "halt", "resume", "flatten", "settle"]
+GROUPS = {
+    "models": ["list", "zoo", "promote"],
+    "features": ["list"],
+    "executions": ["list"],
+    "config": ["check"],
+    "market": ["list", "add"],
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture(autouse=True)
+def _own_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [key for key in os.environ if key.startswith("TRADING_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TRADING_VAR_DIR", str(tmp_path / "var"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def trading(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Runs the entry point itself, which turns errors into messages and exit codes."""
+
+    def run(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["trading", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        printed = capsys.readouterr()
+        code = stopped.value.code
+        return Answer(code if isinstance(code, int) else 0, printed.out, printed.err)
+
+    return run
+
+
+def refused(answer: Answer, *texts: str) -> None:
+    """Exit code 2, nothing on stdout, the texts on stderr, no traceback."""
+    assert answer.code == 2
+    assert answer.out == ""
+    assert "Traceback" not in answer.err
+    assert [text for text in texts if text not in answer.err] == []
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+def _commands(*path: str) -> list[str]:
+    import typer
+
+    found = typer.main.get_command(cli.app)
+    for name in path:
+        found = found.commands[name]  # type: ignore[attr-defined]
+    return sorted(found.commands)  # type: ignore[attr-defined]
+
+
+def test_help_lists_every_command() -> None:
+    assert _commands() == sorted([*OPERATIONS, *GROUPS])
+    answer = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "200"})
+    assert answer.exit_code == 0
+    assert [name for name in [*OPERATIONS, *GROUPS] if name not in answer.output] == []
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_help_of_a_group_lists_its_commands(group: str) -> None:
+    assert _commands(group) == sorted(GROUPS[group])
+    assert CliRunner().invoke(cli.app, [group, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "path", [[name] for name in OPERATIONS] + [[g, n] for g, names in GROUPS.items() for n in names], ids=" ".join
+)
+def test_every_command_explains_itself_and_prints_json(path: list[str]) -> None:
+    answer = CliRunner().invoke(cli.app, [*path, "--help"], env={"COLUMNS": "200"})
+    assert answer.exit_code == 0
+    assert "--json" in answer.output
+
+
+def test_the_installed_command_works_and_needs_nothing_heavy_for_help(tmp_path: Path) -> None:
+    heavy = ["torch", "polars", "pandas", "mlflow", "exchange_calendars", "lightning", "plotly"]
+    code = (
+        "import sys; sys.argv = ['trading', '--help']\n"
+        "from trading_core.cli import main\n"
+        "try: main()\n"
+        f"finally: print([n for n in {heavy!r} if n in sys.modules], file=sys.stderr)\n"
+    )
+    environment = {**os.environ, "TRADING_VAR_DIR": str(tmp_path / "var"), "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "backfill" in done.stdout
+    assert done.stderr.strip() == "[]"
+    assert not (tmp_path / "var").exists()
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def test_features_list(trading: Callable[..., Answer]) -> None:
+    rows = trading("features", "list", "--json").json()
+    assert len(rows) >= 30
+    assert all(set(row) == {"name", "family", "inputs", "lookback", "unit", "description"} for row in rows)
+    by_name = {row["name"]: row for row in rows}
+    assert len(by_name) == len(rows)
+    assert by_name["log_ret"]["lookback"] == 1  # log(close / close of the session before)
+    assert by_name["log_ret"]["inputs"] == ["close"]
+    table = trading("features", "list").out
+    assert "log_ret" in table
+    assert "lookback" in table.splitlines()[0]
+
+
+def test_models_zoo_names_the_configs_of_each_architecture(trading: Callable[..., Answer]) -> None:
+    rows = {row["model"]: row for row in trading("models", "zoo", "--json").json()}
+    assert {"tft", "lstm", "linear"} <= set(rows)
+    assert "tft" in rows["tft"]["configs"]
+    listed = sorted(name for row in rows.values() for name in row["configs"])
+    assert listed == sorted(path.stem for path in (REPOSITORY / "configs" / "models").glob("*.yaml"))
+
+
+def test_market_list(trading: Callable[..., Answer]) -> None:
+    rows = trading("market", "list", "--json").json()
+    assert [row["market"] for row in rows] == config.names("markets")
+    assert next(row for row in rows if row["market"] == "simulated")["start"] == "2022-01-03"
+
+
+def test_an_empty_ledger_is_an_empty_list(trading: Callable[..., Answer]) -> None:
+    answer = trading("executions", "list", "--json")
+    assert (answer.code, answer.json()) == (0, [])
+    assert "Nothing was executed yet. Trade a session with `trading trade`." in trading("executions", "list").out
+
+
+def test_a_market_without_models_is_an_empty_list(trading: Callable[..., Answer]) -> None:
+    answer = trading("models", "list", "--json")
+    assert (answer.code, answer.json()) == (0, [])
+    assert "Train one with `trading train`." in trading("models", "list").out
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["backfill"],
+        ["train"],
+        ["predict"],
+        ["evaluate"],
+        ["trade"],
+        ["halt"],
+        ["settle", "--account", "a"],
+        ["models", "list"],
+        ["executions", "list"],
+    ],
+    ids=" ".join,
+)
+def test_an_unknown_market_is_refused_everywhere(trading: Callable[..., Answer], arguments: list[str]) -> None:
+    refused(
+        trading(*arguments, "--market", "simulatd"),
+        "Unknown market config 'simulatd'. Did you mean 'simulated'?",
+        "Allowed: ",
+    )
+
+
+def test_an_unknown_market_in_the_environment_is_refused(
+    trading: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRADING_MARKET", "nowhere")
+    refused(trading("models", "list"), "Unknown market config 'nowhere'")
+
+
+def test_a_wrong_setting_in_the_environment_is_a_message(
+    trading: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRADING_OPEN_LEAD_MINUTES", "soon")
+    refused(trading("market", "list"), "open_lead_minutes", "soon")
+
+
+def test_an_unknown_model_is_refused(trading: Callable[..., Answer]) -> None:
+    refused(trading("train", "--model", "tftt"), "Unknown model config 'tftt'. Did you mean 'tft'?")
+
+
+def test_an_unknown_strategy_is_refused(trading: Callable[..., Answer]) -> None:
+    refused(trading("trade", "--strategy", "top11"), "Unknown strategy config 'top11'. Did you mean 'top10'?")
+
+
+def test_a_session_that_is_none_is_refused(trading: Callable[..., Answer]) -> None:
+    refused(trading("trade", "--session", "2026-11-26"), "2026-11-26 is not a trading session of XNYS")
+
+
+@pytest.mark.parametrize("text", ["2026-13-01", "tomorrow", "27.11.2026"])
+def test_a_date_that_is_none_is_refused(trading: Callable[..., Answer], text: str) -> None:
+    refused(trading("backfill", "--start", text), f"'{text}' is not a date; write YYYY-MM-DD")
+
+
+def test_a_range_that_ends_before_it_starts_is_refused(trading: Callable[..., Answer]) -> None:
+    refused(
+        trading("backfill", "--start", "2024-02-01", "--end", "2024-01-02"), "2024-02-01 .. 2024-01-02 cannot be used"
+    )
+
+
+def test_a_panel_that_is_not_there_is_refused(trading: Callable[..., Answer]) -> None:
+    refused(trading("market", "add", "nowhere.parquet"), "nowhere.parquet")
+
+
+def test_promoting_a_version_that_is_not_there_is_refused(trading: Callable[..., Answer]) -> None:
+    refused(trading("models", "promote", "7"), "Market 'simulated' has no model", "7")
+
+
+def test_an_unknown_command_and_an_unknown_option_are_refused(trading: Callable[..., Answer]) -> None:
+    assert trading("explode").code == 2
+    assert trading("backfill", "--fast").code == 2
+
+
+# --- config check -----------------------------------------------------------------------------------------------------
+
+
+def test_config_check_passes_on_the_repository(trading: Callable[..., Answer]) -> None:
+    answer = trading("config", "check", "--json")
+    assert answer.code == 0
+    assert all(row["valid"] and not row["problem"] for row in answer.json())
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "problem"),
+    [
+        ("strategies", "strategy: top_k\ncolour: red\n", "colour: unknown key; allowed: "),
+        ("strategies", "strategy: top_k\nparams: {n: 3}\n", "n: unknown key; allowed: k"),
+        ("strategies", "strategy: topk\n", "Unknown strategy 'topk'. Did you mean 'top_k'?"),
+        ("models", "model: lstm\nfeatures: [rsi_15]\n", "rsi_15"),
+        ("models", "model: lstm\nfeatures: [rsi_14]\narchitecture: {hidden: 3}\n", "hidden: unknown key"),
+        ("models", "model: lstm\nfeatures: [rsi_14]\ntraining: {epochs: 0}\n", "epochs"),
+        ("markets", "id: x\nsource: simulatd\nhistory_start: 2020-01-02\n", "Did you mean 'simulated'?"),
+        ("markets", "id: x\nsource: simulated\nhistory_start: 2020-01-02\ncalendar: XNYSE\n", "XNYSE"),
+        ("markets", "id: [", "cannot be read as YAML"),
+    ],
+)
+def test_config_check_finds_a_wrong_file(
+    trading: Callable[..., Answer], tmp_path: Path, kind: str, text: str, problem: str
+) -> None:
+    path = tmp_path / kind / "wrong.yaml"
+    path.parent.mkdir()
+    path.write_text(text)
+    answer = trading("config", "check", str(path), "--json")
+    assert answer.code == 2
+    (row,) = answer.json()
+    assert row["valid"] is False
+    assert problem in row["problem"]
+
+
+def test_config_check_finds_a_wrong_file_among_all(trading: Callable[..., Answer], tmp_path: Path) -> None:
+    folder = tmp_path / "var" / "configs" / "strategies"
+    folder.mkdir(parents=True)
+    (folder / "broken.yaml").write_text("strategy: top_k\nparams: {k: 0}\n")
+    answer = trading("config", "check", "--json")
+    assert answer.code == 2
+    assert [Path(row["file"]).name for row in answer.json() if not row["valid"]] == ["broken.yaml"]
+
+
+def test_config_check_of_a_file_outside_the_folders_says_what_it_knows(
+    trading: Callable[..., Answer], tmp_path: Path
+) -> None:
+    refused(trading("config", "check", str(tmp_path / "elsewhere" / "x.yaml")), "markets", "models", "strategies")
