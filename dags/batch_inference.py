@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import runtime
-from airflow.sdk import Param, dag, get_current_context, task
+from airflow.sdk import Param, dag, task
 from assets import FORECASTS, MODEL
 
 
@@ -34,7 +34,7 @@ def batch_inference() -> None:
     @task
     def targets() -> list[dict[str, Any]]:
         """Which model versions to run: those of the events that started this run, or the form's."""
-        params = get_current_context()["params"]
+        params = runtime.form()
         extras = runtime.triggering_extras(MODEL.name)
         if extras:
             return [{"market": e["market"], "version": e["version"], "start": None, "end": None} for e in extras]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import runtime
-from airflow.sdk import Param, dag, get_current_context, result, task
+from airflow.sdk import Param, dag, result, task
 
 
 @dag(
@@ -41,7 +41,7 @@ def controls() -> None:
     def act() -> dict[str, Any]:
         from trading_core.pipelines import controls as pipeline
 
-        params = get_current_context()["params"]
+        params = runtime.form()
         return pipeline.act(
             runtime.workspace(),
             params["action"],

@@ -16,7 +16,6 @@ from airflow.sdk import (
     RetryAction,
     RetryRule,
     dag,
-    get_current_context,
     result,
     task,
 )
@@ -70,7 +69,7 @@ def daily_trade() -> None:
 
         from trading_core.pipelines import refs, trade
 
-        params, kind = get_current_context()["params"], runtime.run_type()
+        params, kind = runtime.form(), runtime.run_type()
         ws = runtime.workspace()
         session = runtime.partition_session() or runtime.parse_date(params["session"])
         if kind == "scheduled":

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import runtime
-from airflow.sdk import Param, dag, get_current_context, task
+from airflow.sdk import Param, dag, task
 from assets import EVALUATION, FORECASTS
 
 STRATEGIES = runtime.config.names("strategies", runtime.SETTINGS)
@@ -48,7 +48,7 @@ def evaluate_strategies() -> None:
     @task
     def targets() -> list[dict[str, Any]]:
         """Whose forecasts to evaluate: those of the events that started this run, or the form's."""
-        params = get_current_context()["params"]
+        params = runtime.form()
         rest = {key: params[key] for key in ("strategies", "capital")}
         extras = runtime.triggering_extras(FORECASTS.name)
         if extras:

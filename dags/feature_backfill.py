@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import runtime
-from airflow.sdk import Param, dag, get_current_context, task
+from airflow.sdk import Param, dag, task
 from assets import FEATURES
 from session_timetable import SessionTimetable
 
@@ -40,7 +40,7 @@ def feature_backfill() -> None:
 
         from trading_core.pipelines import backfill, refs
 
-        params, session = get_current_context()["params"], runtime.partition_session()
+        params, session = runtime.form(), runtime.partition_session()
         ws = runtime.workspace()
         if session is not None:
             skip = backfill.why_not_yet(ws, session, runtime.now())

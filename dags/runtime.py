@@ -15,28 +15,43 @@ from trading_core import config
 if TYPE_CHECKING:
     from trading_core.pipelines.workspace import Workspace
 
-SETTINGS = config.Settings()
-DEFAULT_ARGS = {"owner": "trading", "retries": 2, "retry_delay": timedelta(seconds=10)}
+SETTINGS = config.read_settings()
+DEFAULT_ARGS = {
+    "owner": "trading",
+    "retries": 2,
+    "retry_delay": timedelta(seconds=10),
+    "execution_timeout": timedelta(minutes=30),
+}
 DATE_HELP = "YYYY-MM-DD; empty for the default"
 
 
 def market_param() -> Param:
     """The market a run works on: one of `configs/markets`, or one added by `trading market add`."""
-    names = config.names("markets", SETTINGS)
-    default = SETTINGS.market if SETTINGS.market in names else names[0]
-    return Param(default, type="string", enum=names, title="Market", description="Scopes tables, models and accounts.")
+    return name_param("markets", SETTINGS.market, "Market", "Scopes tables, models and accounts.")
 
 
 def name_param(kind: config.Kind, default: str, title: str, description: str) -> Param:
-    """A choice among the config files of one kind."""
-    names = config.names(kind, SETTINGS)
-    return Param(
-        default if default in names else names[0], type="string", enum=names, title=title, description=description
-    )
+    """A choice among the config files of one kind. A default that is none of them is an import error, never another one."""
+    config.path_of(kind, default, SETTINGS)
+    return Param(default, type="string", enum=config.names(kind, SETTINGS), title=title, description=description)
 
 
 def date_param(title: str, description: str) -> Param:
     return Param(None, type=["null", "string"], format="date", title=title, description=f"{description} {DATE_HELP}.")
+
+
+def form() -> dict[str, Any]:
+    """The run's form. Airflow takes unknown keys in a run's conf without a word; here they fail the run at once."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    context = get_current_context()
+    known = list(context["dag"].params)
+    unknown = sorted(set(context["dag_run"].conf or {}) - set(known))
+    if unknown:
+        raise AirflowFailException(
+            f"Unknown key(s) in the run's conf: {', '.join(unknown)}. Allowed: {', '.join(known)}."
+        )
+    return dict(context["params"])
 
 
 def workspace(market: str | None = None) -> Workspace:
@@ -50,7 +65,7 @@ def settings() -> config.Settings:
     """Settings from the environment; S3 credentials from the Airflow connection `aws_default` where they are not set there."""
     import os
 
-    found = config.Settings()
+    found = config.read_settings()
     uses_aws = found.artifacts.startswith("s3://") or found.ledger.startswith("dynamodb://")
     if not uses_aws or found.s3_access_key_id is not None or os.environ.get("AWS_ACCESS_KEY_ID"):
         return found

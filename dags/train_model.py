@@ -12,7 +12,7 @@ from typing import Any
 
 import runtime
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.sdk import Param, dag, get_current_context, result, task
+from airflow.sdk import Param, dag, result, task
 from assets import MODEL
 
 TRAINING_TIMEOUT = timedelta(hours=12)
@@ -118,7 +118,7 @@ def train_model() -> None:
         """Writes the training request: config, data versions, split and seed."""
         from trading_core.pipelines import refs, train
 
-        params = get_current_context()["params"]
+        params = runtime.form()
         request = train.prepare(
             runtime.workspace(),
             model=params["model"],
@@ -137,7 +137,7 @@ def train_model() -> None:
             "local": "train_locally",
             "gpu_queue": "train_on_gpu_queue",
             "kubernetes": "train_on_kubernetes",
-        }[get_current_context()["params"]["where"]]
+        }[runtime.form()["where"]]
 
     @task(pool="training", execution_timeout=TRAINING_TIMEOUT, retries=1)
     def train_locally(request: dict[str, Any]) -> None:

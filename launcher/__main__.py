@@ -41,7 +41,7 @@ def run(
     sessions: int = typer.Option(5, min=1, max=60, help="How many of the last sessions a fresh account trades."),
 ) -> None:
     """Runs the main job through Airflow and prints what came of it."""
-    settings = config.Settings()
+    settings = config.read_settings()
     chosen = markets.resolve(market or settings.market, _split(symbols), settings, datetime.now(UTC))
     config.load_model(model or settings.model, settings)
     config.load_strategy(strategy or settings.strategy, settings)
@@ -75,10 +75,10 @@ def _run(home: Installation, market: config.MarketConfig, model: str, strategy: 
 @app.command()
 def up(market: str = typer.Option("", help="The market whose schedules run; default simulated.")) -> None:
     """Starts Airflow and MLflow and leaves them running; the schedules are on."""
-    settings = config.Settings()
+    settings = config.read_settings()
     if market:
         os.environ["TRADING_MARKET"] = markets.resolve(market, [], settings, datetime.now(UTC)).id
-        settings = config.Settings()
+        settings = config.read_settings()
     home = installation(settings)
     with supervisor.exclusive(home):
         if supervisor.running(home):
@@ -134,23 +134,14 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
-        app(standalone_mode=False)
+        app()
     except (TradingError, supervisor.ServiceError, AirflowApiError, JobFailed) as error:
         errors.print(f"\n[bold red]Stopped:[/bold red] {type(error).__name__}", highlight=False)
         errors.print(str(error), markup=False, highlight=False)
         sys.exit(2)
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
     except Stopped:
         errors.print("\nInterrupted. Nothing is half written; the same command carries on where it can.")
         sys.exit(130)
-    except Exception as error:
-        import click
-
-        if isinstance(error, click.ClickException):
-            error.show()
-            sys.exit(error.exit_code)
-        raise
 
 
 if __name__ == "__main__":

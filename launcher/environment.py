@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from trading_core.config import PROJECT_ROOT, Settings
+from trading_core.config import PROJECT_ROOT, Settings, read_settings
 
 LOOPBACK = "127.0.0.1"
 USER = "admin"
@@ -102,7 +102,7 @@ def installation(settings: Settings | None = None) -> Installation:
 
     `AIRFLOW_PORT` and `MLFLOW_PORT` ask for others.
     """
-    settings = settings or Settings()
+    settings = settings or read_settings()
     settings.var_dir.mkdir(parents=True, exist_ok=True)
     (settings.var_dir / "airflow").mkdir(mode=0o700, exist_ok=True)
     running = settings.var_dir / "airflow" / "services.json"

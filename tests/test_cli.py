@@ -60,6 +60,12 @@ def trading(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
+@pytest.fixture(scope="module")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One MLflow store for all tests that only look into it: its making takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
 def refused(answer: Answer, *texts: str) -> None:
     """Exit code 2, nothing on stdout, the texts on stderr, no traceback."""
     assert answer.code == 2
@@ -156,7 +162,10 @@ def test_an_empty_ledger_is_an_empty_list(trading: Callable[..., Answer]) -> Non
     assert "Nothing was executed yet. Trade a session with `trading trade`." in trading("executions", "list").out
 
 
-def test_a_market_without_models_is_an_empty_list(trading: Callable[..., Answer]) -> None:
+def test_a_market_without_models_is_an_empty_list(
+    trading: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, empty_mlflow: str
+) -> None:
+    monkeypatch.setenv("TRADING_MLFLOW_TRACKING_URI", empty_mlflow)
     answer = trading("models", "list", "--json")
     assert (answer.code, answer.json()) == (0, [])
     assert "Train one with `trading train`." in trading("models", "list").out
@@ -229,7 +238,10 @@ def test_a_panel_that_is_not_there_is_refused(trading: Callable[..., Answer]) ->
     refused(trading("market", "add", "nowhere.parquet"), "nowhere.parquet")
 
 
-def test_promoting_a_version_that_is_not_there_is_refused(trading: Callable[..., Answer]) -> None:
+def test_promoting_a_version_that_is_not_there_is_refused(
+    trading: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, empty_mlflow: str
+) -> None:
+    monkeypatch.setenv("TRADING_MLFLOW_TRACKING_URI", empty_mlflow)
     refused(trading("models", "promote", "7"), "Market 'simulated' has no model", "7")
 
 

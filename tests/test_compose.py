@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -487,7 +488,12 @@ def mlflow_server(
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
     }
-    swaps = {"5000": str(port), "0.0.0.0": "127.0.0.1", "s3://trading/": f"s3://{bucket}/"}
+    swaps = {
+        "5000": str(port),
+        "0.0.0.0": "127.0.0.1",
+        "s3://trading/": f"s3://{bucket}/",
+        "--workers=2": "--workers=1",
+    }
     command = [re.sub("|".join(map(re.escape, swaps)), lambda m: swaps[m[0]], part) for part in service["command"]]
     log = tmp_path / "mlflow.log"
     with log.open("wb") as out:
@@ -498,8 +504,12 @@ def mlflow_server(
         wait_for_health(port, process, log)
         yield port, bucket, values
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(20)
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
 
 
 def free_port() -> int:
@@ -514,7 +524,7 @@ def wait_for_health(port: int, process: subprocess.Popen[bytes], log: Path) -> N
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200:
+            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=30).status_code == 200:
                 return
         except httpx.HTTPError:
             time.sleep(0.3)
@@ -535,10 +545,11 @@ def test_mlflow_server_asks_for_the_password_and_keeps_models(
     port, bucket, values = mlflow_server
     url, api = f"http://127.0.0.1:{port}", "/api/2.0/mlflow/experiments/search?max_results=1"
     login = ("admin", values["MLFLOW_ADMIN_PASSWORD"])
-    assert httpx.get(url + api).status_code == 401
-    assert httpx.get(url + api, auth=login).status_code == 200
-    assert httpx.get(url + api, auth=login, headers={"Host": f"mlflow:{port}"}).status_code == 200  # as the workers say
-    assert httpx.get(url + api, auth=login, headers={"Host": "attacker.example"}).status_code == 403
+    with httpx.Client(base_url=url, timeout=60) as client:
+        assert client.get(api).status_code == 401
+        assert client.get(api, auth=login).status_code == 200
+        assert client.get(api, auth=login, headers={"Host": f"mlflow:{port}"}).status_code == 200  # as the workers say
+        assert client.get(api, auth=login, headers={"Host": "attacker.example"}).status_code == 403
 
     worker = services["airflow-worker"]["environment"]
     registry = Registry(url, worker["TRADING_MLFLOW_ARTIFACTS_URL"])

@@ -41,7 +41,7 @@ Day = Annotated[str | None, typer.Option(help="YYYY-MM-DD.")]
 def _workspace(market: str) -> Any:
     from trading_core.pipelines.workspace import open_workspace
 
-    settings = config.Settings()
+    settings = config.read_settings()
     return open_workspace(market or settings.market, settings)
 
 
@@ -99,7 +99,7 @@ def train(
     """Train a model and register it. `--request URI` is what Airflow calls, wherever the training runs."""
     from trading_core.pipelines import train as pipeline
 
-    settings = config.Settings()
+    settings = config.read_settings()
     if request is None:
         ws = _workspace(market)
         request = pipeline.prepare(
@@ -232,7 +232,7 @@ def settle(
 
 @models_app.command("list")
 def models_list(market: Market = "", as_json: Json = False) -> None:
-    """All registered versions of a market, or (without any) the architectures that can be trained."""
+    """All registered versions of a market; `trading models zoo` lists what can be trained."""
     from trading_core.pipelines import models
 
     _show_rows(models.versions(_workspace(market)), as_json, "No model version yet. Train one with `trading train`.")
@@ -243,7 +243,7 @@ def models_zoo(as_json: Json = False) -> None:
     """The architectures, and the configs that train them."""
     from trading_core.models.registry import MODELS
 
-    settings = config.Settings()
+    settings = config.read_settings()
     configs = {name: config.load_model(name, settings) for name in config.names("models", settings)}
     rows = [
         {
@@ -305,7 +305,7 @@ def config_check(
     """Validate configuration files to the last option; exits with 2 if one is wrong."""
     from trading_core.pipelines import check
 
-    rows = check.check_all(config.Settings(), file)
+    rows = check.check_all(config.read_settings(), file)
     _show_rows(rows, as_json, "")
     if any(not row["valid"] for row in rows):
         raise typer.Exit(2)
@@ -314,7 +314,7 @@ def config_check(
 @market_app.command("list")
 def market_list(as_json: Json = False) -> None:
     """The markets that can be named."""
-    settings = config.Settings()
+    settings = config.read_settings()
     loaded = [config.load_market(name, settings) for name in config.names("markets", settings)]
     rows = [
         {"market": m.id, "source": m.source, "start": m.history_start, "description": m.description} for m in loaded
@@ -331,7 +331,7 @@ def market_add(
     """Make a market of a panel file; the file is checked in full first."""
     from trading_core.pipelines import markets
 
-    _show(markets.add_panel(path, config.Settings(), _now(), sectors), as_json)
+    _show(markets.add_panel(path, config.read_settings(), _now(), sectors), as_json)
 
 
 # --- output -----------------------------------------------------------------------------------------------------------

@@ -78,6 +78,18 @@ class Settings(BaseSettings):
         return self.mlflow_artifacts_url or str(self.var_dir / "mlflow" / "artifacts")
 
 
+def read_settings() -> Settings:
+    """The settings of this environment. `InvalidConfigError` names every variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [
+            f"TRADING_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']} (given: {e['input']!r})"
+            for e in error.errors()
+        ]
+        raise InvalidConfigError("The environment", problems) from error
+
+
 class CostConfig(_Strict):
     """Costs per side in bps of notional; see trading_core.costs.CostModel."""
 
@@ -185,13 +197,13 @@ def _folders(kind: Kind, settings: Settings) -> list[Path]:
 
 def names(kind: Kind, settings: Settings | None = None) -> list[str]:
     """The names of the configs of one kind: file names without `.yaml`, sorted."""
-    found = {path.stem for folder in _folders(kind, settings or Settings()) for path in folder.glob("*.yaml")}
+    found = {path.stem for folder in _folders(kind, settings or read_settings()) for path in folder.glob("*.yaml")}
     return sorted(found)
 
 
 def path_of(kind: Kind, name: str, settings: Settings | None = None) -> Path:
     """The file of a config; `UnknownNameError` with the allowed names when there is none."""
-    settings = settings or Settings()
+    settings = settings or read_settings()
     for folder in _folders(kind, settings):
         path = folder / f"{name}.yaml"
         if "/" not in name and path.is_file():

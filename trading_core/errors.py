@@ -102,7 +102,7 @@ class UnreadableFileError(DataError):
     reason: str
 
     def __str__(self) -> str:
-        return f"'{self.path}' cannot be read as {self.what}: {self.reason}."
+        return f"'{self.path}' cannot be read as {self.what}: {self.reason}. Correct the file and run again; nothing was stored."
 
 
 @dataclass(eq=False)
@@ -126,7 +126,7 @@ class WrongTypeError(DataError):
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.where}: column '{self.column}' is {self.found}, expected {self.expected}. Nothing was stored."
+        return f"{self.where}: column '{self.column}' is {self.found}, expected {self.expected}. Correct it and run again; nothing was stored."
 
 
 @dataclass(eq=False)
@@ -427,7 +427,7 @@ class RiskRejectionError(ExecutionError):
     reasons: Sequence[str]
 
     def __str__(self) -> str:
-        return f"The risk rules refuse the decision of '{self.account}' for {self.session}: {_some(self.reasons)}. Nothing was sent."
+        return f"The risk rules refuse the decision of '{self.account}' for {self.session}: {_some(self.reasons)}. Nothing was sent; change the strategy, the limits in its config, or the account."
 
 
 @dataclass(eq=False)

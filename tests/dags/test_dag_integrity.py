@@ -246,3 +246,9 @@ def test_settings_reach_the_schedules(tmp_path: Path) -> None:
     assert found["feature_backfill"]["timetable"]["offset_minutes"] == 90
     assert found["daily_trade"]["timetable"]["offset_minutes"] == -5
     assert found["daily_trade"]["params"]["strategy"]["default"] == "equal-weight"
+
+
+def test_a_misspelt_strategy_never_trades_as_another_one(tmp_path: Path) -> None:
+    found = parse_dags(tmp_path, TRADING_STRATEGY="top1O")
+    assert "daily_trade" not in found["dags"]
+    assert any("top1O" in error for error in found["import_errors"].values())

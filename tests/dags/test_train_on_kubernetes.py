@@ -60,11 +60,15 @@ states = {ti.task_id: str(ti.state) for ti in run.get_task_instances()}
 print("OUTCOME " + json.dumps({"run": str(run.state), "tasks": states}))
 """
 
-PRINT_POD = """
-import json, train_model
+PRINT_PODS = """
+import json, os, sys, train_model
 from kubernetes.client import ApiClient
-pod = train_model.training_pod().build_pod_request_obj(dry_run=True)
-print("POD " + json.dumps(ApiClient().sanitize_for_serialization(pod)))
+for variables in json.loads(sys.argv[1]):
+    os.environ.update(variables)
+    pod = train_model.training_pod().build_pod_request_obj(dry_run=True)
+    print("POD " + json.dumps(ApiClient().sanitize_for_serialization(pod)))
+    for name in variables:
+        del os.environ[name]
 """
 
 
@@ -105,41 +109,38 @@ def marked(output: str, mark: str) -> Any:
 # --- the specification ------------------------------------------------------------------------------------------------
 
 
-def pod_spec(home: Path, more: Mapping[str, str]) -> dict[str, Any]:
-    code, output = python(PRINT_POD, airflow_environment(home, more))
+def pod_specs(home: Path, *cases: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The specification of the pod for each set of variables."""
+    code, output = python(PRINT_PODS, airflow_environment(home, {}), json.dumps(cases))
     assert code == 0, output[-4000:]
-    return marked(output, "POD")
+    return [json.loads(line.removeprefix("POD ")) for line in output.splitlines() if line.startswith("POD ")]
 
 
-def test_training_pod_equals_its_golden_file(tmp_path: Path) -> None:
-    pod = pod_spec(tmp_path, {**POD_SETTINGS, **SECRETS})
-    text = json.dumps(pod)
-    assert not [value for value in SECRETS.values() if value in text], (
-        "a secret is written into the pod's specification"
-    )
-    assert pod["metadata"].pop("name").startswith("trading-train-")  # a random ending
-    pod["metadata"]["labels"].pop("airflow_version", None)
-    assert pod == json.loads((GOLDEN / "training_pod.json").read_text())
-    container = pod["spec"]["containers"][0]
-    limits, requests = container["resources"]["limits"], container["resources"]["requests"]
-    assert (
-        limits["nvidia.com/gpu"] == requests["nvidia.com/gpu"] == "1"
-    )  # Kubernetes refuses a GPU request unlike its limit
-    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["spec"]["tolerations"]
-    assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
-
-
-def test_training_pod_without_gpus_asks_for_none(tmp_path: Path) -> None:
-    settings = {
+def test_training_pod_equals_its_golden_file_and_asks_for_gpus_only_when_told(tmp_path: Path) -> None:
+    cpu_only = {
         "TRADING_TRAIN_GPUS": "0",
         "TRADING_TRAIN_MEMORY": "2Gi",
         "TRADING_TRAIN_CPU": "2",
         "TRADING_KUBECONFIG": "",
     }
-    pod = pod_spec(tmp_path, settings)
-    resources = pod["spec"]["containers"][0]["resources"]
+    pod, without = pod_specs(tmp_path, {**POD_SETTINGS, **SECRETS}, cpu_only)
+    text = json.dumps(pod)
+    assert not [value for value in SECRETS.values() if value in text], (
+        "a secret is written into the pod's specification"
+    )
+    assert pod["metadata"].pop("name").startswith("trading-train-")  # a random ending
+    del pod["metadata"]["labels"]["airflow_version"]
+    assert pod == json.loads((GOLDEN / "training_pod.json").read_text())
+    container = pod["spec"]["containers"][0]
+    limits, requests = container["resources"]["limits"], container["resources"]["requests"]
+    # Kubernetes refuses a GPU request unlike its limit.
+    assert limits["nvidia.com/gpu"] == requests["nvidia.com/gpu"] == "1"
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["spec"]["tolerations"]
+    assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
+
+    resources = without["spec"]["containers"][0]["resources"]
     assert resources == {"requests": {"cpu": "2", "memory": "2Gi"}, "limits": {"memory": "2Gi"}}
-    assert not pod["spec"].get("tolerations")
+    assert not without["spec"].get("tolerations")
 
 
 # --- end to end -------------------------------------------------------------------------------------------------------

@@ -112,14 +112,6 @@ def test_missing_features_of_the_decision_session_name_the_session(ws: Workspace
     assert ledger_of(ws).accounts() == []
 
 
-@pytest.mark.parametrize("family", ["features_momentum", "features_calendar"])
-def test_a_session_whose_features_are_only_partly_there_is_refused(ws: Workspace, family: str) -> None:
-    """What a backfill that was killed between two of its commits leaves behind."""
-    rewritten(ws, family, lambda frame: frame.clear(), LAST)
-    with pytest.raises(StaleDataError, match="needs features of session 2025-06-13"):
-        traded(ws, MON)
-
-
 # --- pending sessions -------------------------------------------------------------------------------------------------
 
 

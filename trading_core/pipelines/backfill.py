@@ -7,7 +7,7 @@ run that is killed leaves every table as it was. A run replaces exactly the rows
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
 import polars as pl
@@ -26,10 +26,11 @@ from trading_core.market import adjust, quality
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA
 from trading_core.pipelines.refs import BackfillPlan, BarsRef, DateRange, FeaturesRef, StagedRef
 from trading_core.pipelines.workspace import Workspace
-from trading_core.schema import BARS, CORPORATE_ACTIONS, INSTRUMENTS, MONTH, QUARANTINE, SESSION, SYMBOL
+from trading_core.schema import BARS, CORPORATE_ACTIONS, INSTRUMENTS, MONTH, QUARANTINE, SESSION, SYMBOL, TableSchema
 from trading_core.storage.tables import Predicate
 
 MAX_FAILED_SHARE = 0.2  # more failed symbols than this and the universe is not what the market says it is
+MARKER_FAMILY = "returns"  # published last: a session that it holds has the features of all families
 WHOLE = "all"  # the month partition of tables without a session
 
 
@@ -61,7 +62,9 @@ def plan(
     first, final = start or ws.market.history_start, end or last
     if final > last:
         raise InvalidDateRangeError(first, final, f"the market's last closed session is {last}")
-    wanted = ws.sessions.between(first, final)
+    if final < ws.market.history_start:
+        raise InvalidDateRangeError(first, final, f"the market's history starts at {ws.market.history_start}")
+    wanted = ws.sessions.between(max(first, ws.market.history_start), final)
     if not wanted:
         raise InvalidDateRangeError(first, final, f"{ws.market.calendar} has no session in it")
     stored = _stored_sessions(ws)
@@ -141,18 +144,17 @@ def check_and_store(ws: Workspace, plan: BackfillPlan, staged: Sequence[StagedRe
     blocking = report.findings.filter(pl.col("severity") == "block")
     if not blocking.is_empty():
         raise QualityGateError(ws.market.id, [f"{r['check']}: {r['detail']}" for r in blocking.head(10).to_dicts()])
-    kept = _rows_of_failed(ws, plan, failures)
+    inside = actions.filter(pl.col(SESSION).is_between(plan.start, plan.end))
+    inside = inside.unique(CORPORATE_ACTIONS.key, keep="first")
+    instruments = source.instruments(now)  # asked before the first commit: a source that fails here changes nothing
+    stored = _with_failed(ws, plan, BARS, report.clean, failures)
     span = Predicate(plan.start, plan.end)
-    stored = pl.concat([report.clean.select(*BAR_SCHEMA), kept.select(*BAR_SCHEMA)])
+    quarantined = _with_failed(ws, plan, QUARANTINE, report.quarantined, failures)
+    events = _with_failed(ws, plan, CORPORATE_ACTIONS, inside, failures)
     version = ws.tables.replace(BARS.name, stored, span, schema=BARS)
-    ws.tables.replace(QUARANTINE.name, report.quarantined, span, schema=QUARANTINE)
-    inside = (
-        actions.select(*ACTION_SCHEMA)
-        .filter(pl.col(SESSION).is_between(plan.start, plan.end))
-        .unique(CORPORATE_ACTIONS.key, keep="first")
-    )
-    ws.tables.replace(CORPORATE_ACTIONS.name, inside, span, schema=CORPORATE_ACTIONS)
-    _store_instruments(ws, source.instruments(now))
+    ws.tables.replace(QUARANTINE.name, quarantined, span, schema=QUARANTINE)
+    ws.tables.replace(CORPORATE_ACTIONS.name, events, span, schema=CORPORATE_ACTIONS)
+    _store_instruments(ws, instruments)
     path = ws.path("quality", f"{plan.start}_{plan.end}_{plan.run_id}.json")
     ws.store.write_json(path, _quality_json(report, failures))
     symbols = stored[SYMBOL].n_unique()
@@ -172,12 +174,16 @@ def _unstage_bars(ws: Workspace, staged: Sequence[StagedRef]) -> tuple[pl.DataFr
     return pl.concat(bars), pl.concat(actions), failures
 
 
-def _rows_of_failed(ws: Workspace, plan: BackfillPlan, failures: dict[str, str]) -> pl.DataFrame:
-    """What is stored of symbols that could not be fetched this time: a failed download must not delete history."""
-    if not failures or not ws.tables.exists(BARS.name):
-        return BARS.empty()
-    stored = ws.tables.read(BARS.name, where=Predicate(plan.start, plan.end))
-    return stored.filter(pl.col(SYMBOL).is_in(list(failures)))
+def _with_failed(
+    ws: Workspace, plan: BackfillPlan, table: TableSchema, fetched: pl.DataFrame, failures: dict[str, str]
+) -> pl.DataFrame:
+    """`fetched`, and what is stored of the symbols that failed this time: a failed download must not delete history."""
+    columns = [column for column in table.columns if column != MONTH]
+    fetched = fetched.select(columns)
+    if not failures or not ws.tables.exists(table.name):
+        return fetched
+    stored = ws.tables.read(table.name, where=Predicate(plan.start, plan.end))
+    return pl.concat([fetched, stored.filter(pl.col(SYMBOL).is_in(list(failures))).select(columns)])
 
 
 def _store_instruments(ws: Workspace, found: pl.DataFrame) -> None:
@@ -223,10 +229,11 @@ def adjusted_bars(ws: Workspace, end: date, start: date | None = None) -> pl.Dat
 def publish(ws: Workspace, plan: BackfillPlan, staged: Sequence[StagedRef], now: datetime) -> FeaturesRef:
     """One commit per family over the plan's sessions, then the features version that later steps cite."""
     parts = [ws.store.open_published(part.prefix, part.digest) for part in staged]
-    for family in features.families(sorted(FEATURES)) if parts else ():
+    families = sorted(features.families(sorted(FEATURES)), key=lambda family: (family == MARKER_FAMILY, family))
+    for family in families if parts else ():
         frame = pl.concat([pl.read_parquet(io.BytesIO(part.read(f"{family}.parquet"))) for part in parts])
         ws.tables.replace(features.table_name(family), frame, Predicate(plan.start, plan.end))
-    version = _write_version(ws, now)
+    version = _write_version(ws)
     ws.store.delete(ws.path("staging", plan.run_id))
     rows = sum(part.rows for part in staged)
     return FeaturesRef(
@@ -234,26 +241,23 @@ def publish(ws: Workspace, plan: BackfillPlan, staged: Sequence[StagedRef], now:
     )
 
 
-def _write_version(ws: Workspace, now: datetime) -> str:
-    """Names the present state of all tables a model reads; the same state always has the same name."""
+def _write_version(ws: Workspace) -> str:
+    """Names the present state of all tables a model reads and notes it as the current one."""
     names = [features.table_name(family) for family in features.families(sorted(FEATURES))]
-    versions = {name: ws.tables.version(name) for name in (*names, BARS.name, CORPORATE_ACTIONS.name, INSTRUMENTS.name)}
-    state = {"tables": versions, "fingerprints": features.fingerprints(sorted(FEATURES))}
-    version = f"f-{config.config_hash(state)}"
-    record = {"features_version": version, **state}
-    ws.store.create(ws.path("features", "versions", f"{version}.json"), config.canonical_json(record).encode())
+    tables = (*names, BARS.name, CORPORATE_ACTIONS.name, INSTRUMENTS.name)
+    version = name_version(ws, {name: ws.tables.version(name) for name in tables})
+    record = ws.store.read_json(ws.path("features", "versions", f"{version}.json"))
     ws.store.write_json(ws.path("features", "current.json"), record)
     return version
 
 
-def current_features_version(ws: Workspace) -> str:
-    """The features version of the last publish. Errors: NoDataError when there was none."""
-    path = ws.path("features", "current.json")
-    if not ws.store.exists(path):
-        raise NoDataError(
-            f"Market '{ws.market.id}' has no features yet", "Run feature_backfill (or `trading backfill`) first."
-        )
-    return str(ws.store.read_json(path)["features_version"])
+def name_version(ws: Workspace, versions: Mapping[str, int | None]) -> str:
+    """The features version of tables at these versions, recorded; the same state always has the same name."""
+    state = {"tables": dict(versions), "fingerprints": features.fingerprints(sorted(FEATURES))}
+    version = f"f-{config.config_hash(state)}"
+    record = {"features_version": version, **state}
+    ws.store.create(ws.path("features", "versions", f"{version}.json"), config.canonical_json(record).encode())
+    return version
 
 
 def run(

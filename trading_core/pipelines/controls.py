@@ -64,8 +64,9 @@ def _flatten(ws: Workspace, account: TradingAccount, owner: AccountRecord, now: 
     canceled = 0
     if last is not None and last.session == session:
         for order in open_orders(account.ledger.orders(account.name, session)):
-            account.broker.cancel(order.intent.client_order_id)
-            canceled += 1
+            if account.broker.order(order.intent.client_order_id) is not None:  # else a run died before it was sent
+                account.broker.cancel(order.intent.client_order_id)
+                canceled += 1
     else:
         settlement.catch_up(ws, account, session, now)
         decided = ws.sessions.previous(session)

@@ -90,6 +90,7 @@ def evaluate(
     Writes the report, the `evaluations` rows and one trial per strategy and model.
     Errors: NoModelError, NoDataError (no forecasts), InvalidDateRangeError, UnknownNameError.
     """
+    configs = {name: config.load_strategy(name, ws.settings) for name in strategies}
     chosen = find_version(ws, version)
     found = _forecasts(ws, str(chosen.version), start, end)
     decided: list[date] = found[SESSION].unique().sort().to_list()
@@ -98,7 +99,6 @@ def evaluate(
     data, bars, actions = load_market_data(ws, final)
     if data.sessions[-1] <= first:
         raise InvalidDateRangeError(first, final, "no session after the first forecast has bars yet")
-    configs = {name: config.load_strategy(name, ws.settings) for name in strategies}
     results = {name: _simulate(ws, name, c, data, found, first, final, capital) for name, c in configs.items()}
     skills, series = _score_forecasts(found, bars, actions)
     evaluation_id = config.config_hash([ws.market.id, str(chosen.version), str(first), str(final), run_id], 16)

@@ -78,7 +78,9 @@ def fit_and_register(ws: Workspace, request: TrainRequest, now: datetime) -> Mod
         library_versions={name: importlib.metadata.version(name) for name in LIBRARIES},
     )
     prefix = ws.path("models", request.model_name, request.hash())
-    digest = save_bundle(ws.store, prefix, fitted.module, card, now)
+    # Stamped with the request's time: trained again, the same request gives the same bundle to the last byte, so that a
+    # version that cites it by its digest stays readable.
+    digest = save_bundle(ws.store, prefix, fitted.module, card, request.requested_at)
     return _register(ws, request, model, card, fitted, prefix, digest, now)
 
 

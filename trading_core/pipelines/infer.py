@@ -15,7 +15,7 @@ from trading_core.errors import InvalidDateRangeError, LookAheadError, NoDataErr
 from trading_core.features import build as features
 from trading_core.market import universe
 from trading_core.market.source import BAR_SCHEMA
-from trading_core.pipelines.backfill import current_features_version
+from trading_core.pipelines.backfill import MARKER_FAMILY, name_version
 from trading_core.pipelines.panels import Versions, current_versions, load_panel
 from trading_core.pipelines.refs import ForecastsRef
 from trading_core.pipelines.workspace import Workspace
@@ -74,7 +74,7 @@ def infer_with(
 
 def feature_sessions(ws: Workspace) -> list[date]:
     """Sessions with features, ascending. Errors: StaleDataError when there are none."""
-    table = features.table_name("returns")
+    table = features.table_name(MARKER_FAMILY)
     found = ws.tables.sessions(table) if ws.tables.exists(table) else []
     if not found:
         raise StaleDataError(ws.market.id, ws.market.history_start, None)
@@ -102,7 +102,7 @@ def _forecast(ws: Workspace, chosen: ModelVersion, sessions: list[date], run_id:
     columns = np.array([panel.column_of(session) for session in sessions], dtype=np.int64)
     columns = columns[columns >= 0]
     closes = dict(zip(sessions, ws.sessions.closes(sessions), strict=True))
-    labels = ForecastLabels(str(chosen.version), current_features_version(ws), run_id)
+    labels = ForecastLabels(str(chosen.version), name_version(ws, versions), run_id)
     found = predict(bundle, panel, columns, closes, labels)
     found = found.join(_eligible(ws, sessions, versions), on=[SYMBOL, SESSION], how="semi")
     if found.is_empty():

@@ -44,13 +44,9 @@ def reusable_champion(ws: Workspace, model: str, now: datetime) -> ReusableModel
     except NoModelError:
         return None
     chosen = config.load_model(model, ws.settings)
-    try:
-        published = ws.store.open_published(ws.store.path_of(champion.bundle_uri), champion.digest)
-        for name in published.names:
-            published.read(name)
-        card = ws.store.read_json(f"{ws.store.path_of(champion.bundle_uri)}/config.json")
-    except StorageError:
+    if not bundle_is_whole(ws, champion):
         return None
+    card = ws.store.read_json(f"{ws.store.path_of(champion.bundle_uri)}/config.json")
     same = card["config_hash"] == config.config_hash(chosen)
     same = same and card["fingerprints"] == features.fingerprints(chosen.features)
     age = len(ws.sessions.between(champion.cutoff, ws.last_session(now))) - 1
@@ -59,6 +55,17 @@ def reusable_champion(ws: Workspace, model: str, now: datetime) -> ReusableModel
     return ReusableModel(
         champion.model, champion.version, champion.cutoff, f"same configuration, cut-off {champion.cutoff}"
     )
+
+
+def bundle_is_whole(ws: Workspace, version: ModelVersion) -> bool:
+    """Whether all files of a version's bundle are there and are what was registered."""
+    try:
+        published = ws.store.open_published(ws.store.path_of(version.bundle_uri), version.digest)
+        for name in published.names:
+            published.read(name)
+    except StorageError:
+        return False
+    return True
 
 
 def _registry_exists(ws: Workspace) -> bool:

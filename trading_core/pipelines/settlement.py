@@ -9,24 +9,36 @@ from datetime import date, datetime
 
 import polars as pl
 
-from trading_core.errors import AccountMismatchError, SessionNotSettledError
+from trading_core.errors import AccountMismatchError, SessionNotSettledError, SessionOrderError
 from trading_core.execution.broker import SimulatedBroker
 from trading_core.execution.ledger import open_orders
-from trading_core.execution.records import SessionStatus, SessionSummary
+from trading_core.execution.records import Decision, SessionStatus, SessionSummary
 from trading_core.pipelines.account import TradingAccount
 from trading_core.pipelines.refs import SessionResult
 from trading_core.pipelines.workspace import Workspace
 from trading_core.portfolio.actions import apply_actions
-from trading_core.schema import BARS, CORPORATE_ACTIONS, SESSION, SYMBOL, ActionKind, CorporateAction, Fill, Side
+from trading_core.schema import (
+    BARS,
+    CORPORATE_ACTIONS,
+    SESSION,
+    SYMBOL,
+    ActionKind,
+    CorporateAction,
+    Fill,
+    OrderStatus,
+    Side,
+)
 from trading_core.storage.tables import Predicate
 
+NEVER_SENT = "it had not reached the broker when its session opened"
 QUANTITY_TOLERANCE = 1e-9  # shares, relative: float noise of splits
 
 
-def catch_up(ws: Workspace, account: TradingAccount, session: date, now: datetime) -> None:
+def catch_up(ws: Workspace, account: TradingAccount, session: date, now: datetime, strict: bool = False) -> None:
     """Settles the account's last session and lets the paper book live through the sessions before `session`.
 
-    Errors: SessionNotSettledError when the last session has open orders and no bar yet, AccountMismatchError.
+    `strict` (replays): no session between may be missing. Errors: SessionNotSettledError when the last session is not
+    over (open or unsent orders, no bar yet), SessionOrderError, AccountMismatchError.
     """
     last = account.ledger.last_session(account.name)
     if last is None or last.session >= session:
@@ -37,17 +49,30 @@ def catch_up(ws: Workspace, account: TradingAccount, session: date, now: datetim
         if result.status == "pending":
             waiting = len(open_orders(account.ledger.orders(account.name, last.session)))
             raise SessionNotSettledError(account.name, session, last.session, waiting)
+    skipped = ws.sessions.between(last.session, session)[1:-1]
+    if strict and skipped:
+        # Before the book lives through them: they can still be traded in order.
+        reason = f"the session before it, {skipped[-1]}, was not traded on it"
+        raise SessionOrderError(account.name, session, last.session, reason)
     if isinstance(account.broker, SimulatedBroker):
         # Sessions nobody traded still split, pay and delist.
-        for missed in ws.sessions.between(last.session, session)[1:-1]:
+        for missed in skipped:
             if _has_bars(ws, missed):
                 _settle_broker(ws, account.broker, missed)
 
 
 def settle(ws: Workspace, account: TradingAccount, name: str, session: date, kind: str, now: datetime) -> SessionResult:
-    """Closes a session whose bar is there: fills, states and the summary go to the ledger. Run again, changes nothing."""
+    """Closes a session whose bar is there: fills, states and the summary go to the ledger. Run again, changes nothing.
+
+    A session whose run stopped before all was decided and sent is left alone where the run can go on (replays, or the
+    open is still to come). Where the open was missed, what was sent is all there is.
+    """
     ledger = account.ledger
     state = ledger.session_state(name, session)
+    decided = ledger.get_decision(name, session)
+    missed = not name.startswith("replay-") and now >= ws.sessions.open(session)
+    if not missed and _has_unsent(account, decided, session):
+        return _result(ws, account, session, kind, now)
     if isinstance(account.broker, SimulatedBroker) and _has_bars(ws, session):
         _settle_broker(ws, account.broker, session)
     for order in account.broker.orders(session):
@@ -58,12 +83,32 @@ def settle(ws: Workspace, account: TradingAccount, name: str, session: date, kin
     fills = account.broker.fills(session)
     for fill in fills:
         ledger.record_fill(name, fill)
-    decided = ledger.get_decision(name, session)
-    pending = bool(open_orders(ledger.orders(name, session))) or decided is None or not _has_bars(ws, session)
+    if missed and _has_bars(ws, session):
+        _expire_unsent(account, session, now)
+    undecided = decided is None and not missed
+    pending = bool(open_orders(ledger.orders(name, session))) or undecided or not _has_bars(ws, session)
     if not pending and (state is None or state.status is not SessionStatus.SETTLED):
         reconcile(ws, account, session, fills)
         ledger.settle_session(name, session, _summary(ws, account, session, fills, now))
     return _result(ws, account, session, kind, now)
+
+
+def _has_unsent(account: TradingAccount, decided: Decision | None, session: date) -> bool:
+    """Whether orders of the decision have not reached the broker."""
+    if decided is None:
+        return False
+    sent = {(state.order.symbol, state.order.side) for state in account.broker.orders(session)}
+    return any((order.symbol, order.side) not in sent for order in decided.orders)
+
+
+def _expire_unsent(account: TradingAccount, session: date, now: datetime) -> None:
+    """Ends orders whose intent was written and which the paper broker never got: it can say for certain."""
+    if not isinstance(account.broker, SimulatedBroker):
+        return
+    for order in open_orders(account.ledger.orders(account.name, session)):
+        key = order.intent.client_order_id
+        if account.broker.order(key) is None:
+            account.ledger.record_order_state(account.name, session, key, OrderStatus.EXPIRED, now, reason=NEVER_SENT)
 
 
 def _has_bars(ws: Workspace, session: date) -> bool:

@@ -102,11 +102,10 @@ def open_session(
     choice = choose_account(ws, strategy, traded, is_backfill=is_backfill, replay=replay, now=now)
     account = open_account(ws, choice.account, choice.broker, chosen)
     _refuse_when_halted(account.ledger, choice.account)
-    settlement.catch_up(ws, account, traded, now)
+    strict = choice.kind is AccountKind.REPLAY
     account.ledger.claim_account(choice.account, strategy, ws.market.id, now)
-    account.ledger.open_session(
-        choice.account, traded, decided, decided, now, run_id, strict=choice.kind is AccountKind.REPLAY
-    )
+    settlement.catch_up(ws, account, traded, now, strict)
+    account.ledger.open_session(choice.account, traded, decided, decided, now, run_id, strict=strict)
     return SessionRef(
         market=ws.market.id,
         account=choice.account,

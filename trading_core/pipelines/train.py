@@ -21,6 +21,7 @@ from trading_core.errors import InvalidConfigError, TooShortHistoryError, Traini
 from trading_core.features import build as features
 from trading_core.models.registry import model_entry
 from trading_core.pipelines import refs
+from trading_core.pipelines.models import bundle_is_whole
 from trading_core.pipelines.panels import current_versions
 from trading_core.pipelines.refs import ModelRef, TrainingRef
 from trading_core.pipelines.workspace import Workspace, open_workspace
@@ -182,8 +183,10 @@ def run(uri: str, settings: Settings, now: datetime) -> ModelRef:
     """Trains what the request asks for and registers it; an identical request that was run before is reused."""
     ws, request = load_request(uri, settings)
     done = ws.path("training", request.hash(), "result.json")
-    known = _known_result(ws, done)
+    known = _known_result(ws, request, done)
     if known is not None:
+        if not ws.store.exists(done):
+            ws.store.write_json(done, refs.dump(known))
         return known
     from trading_core.pipelines.fit import fit_and_register  # torch and MLflow only from here on
 
@@ -200,20 +203,26 @@ def outcome(ws: Workspace, ref: TrainingRef) -> ModelRef:
     return refs.load(ModelRef, ws.store.read_json(path))
 
 
-def _known_result(ws: Workspace, path: str) -> ModelRef | None:
-    """The result of an earlier run of the same request, if its model version is still registered."""
-    if not ws.store.exists(path):
-        return None
-    from dataclasses import replace
+def _known_result(ws: Workspace, request: TrainRequest, path: str) -> ModelRef | None:
+    """The version that an earlier run of the same request registered, if its bundle is whole.
 
-    from trading_core.errors import NoModelError
-
-    known = refs.load(ModelRef, ws.store.read_json(path))
-    try:
-        version = ws.registry().version(ws.market.id, known.version)
-    except NoModelError:
+    The registry is asked, not the result's file: a run may have ended between the two. Its metrics are in the file only.
+    """
+    found = ws.registry().find(ws.market.id, REQUEST_TAG, request.hash())
+    if found is None or not bundle_is_whole(ws, found):
         return None
-    return replace(known, reused=True, aliases=version.aliases)
+    written = refs.load(ModelRef, ws.store.read_json(path)) if ws.store.exists(path) else None
+    return ModelRef(
+        market=found.market,
+        model=found.model,
+        version=found.version,
+        bundle=found.bundle_uri,
+        digest=found.digest,
+        cutoff=found.cutoff,
+        aliases=found.aliases,
+        reused=True,
+        metrics=written.metrics if written is not None and written.version == found.version else {},
+    )
 
 
 def code_version() -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
-from trading_core.config import MarketConfig, Settings, load_market, parse_options
+from trading_core.config import MarketConfig, Settings, load_market, parse_options, read_settings
 from trading_core.costs import CostModel
 from trading_core.market.registry import source_entry
 from trading_core.market.source import Source
@@ -71,7 +71,7 @@ class Workspace:
 
 def open_workspace(market: str | MarketConfig, settings: Settings | None = None) -> Workspace:
     """The workspace of a market by name, or of a configuration that travelled with a request."""
-    settings = settings or Settings()
+    settings = settings or read_settings()
     config = load_market(market, settings) if isinstance(market, str) else market
     store = ArtifactStore.open(settings.artifacts, storage_options(settings))
     return Workspace(settings, config, store, Tables(store, config.id), Sessions(config.calendar))

@@ -1,0 +1,232 @@
+"""Running again, in other portions, at the same time, or after a kill: the same tables, models, orders and fills."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+from tiny_market import (
+    LAST,
+    NOW,
+    START,
+    all_contents,
+    assert_same,
+    backfilled,
+    contents,
+    forecast,
+    in_process,
+    new_market,
+    tree,
+    trained,
+    versions,
+)
+
+from trading_core import config
+from trading_core.errors import InvalidDateRangeError, StaleDataError
+from trading_core.pipelines import backfill, evaluate, trade, train
+from trading_core.pipelines.infer import feature_sessions
+from trading_core.pipelines.workspace import Workspace
+
+JUNE = [date(2025, 6, day) for day in (2, 3, 4, 5, 6, 9, 10, 11, 12, 13)]
+
+
+def test_a_second_backfill_changes_nothing(ws: Workspace) -> None:
+    before, files = versions(ws), tree(ws.settings.var_dir)
+    again = backfilled(ws, run_id="again")
+    assert again.rows == 0
+    assert versions(ws) == before
+    assert tree(ws.settings.var_dir) == files
+
+
+def test_a_backfill_of_dates_before_the_history_stores_the_history_once(ws: Workspace) -> None:
+    before = versions(ws)
+    assert backfilled(ws, date(2020, 1, 2), LAST).rows == 0
+    assert versions(ws) == before
+    with pytest.raises(InvalidDateRangeError, match=r"history starts at 2023-01-03"):
+        backfilled(ws, date(2020, 1, 2), date(2020, 12, 31))
+
+
+def test_a_refresh_gives_the_same_contents(ws: Workspace) -> None:
+    before = all_contents(ws)
+    again = backfilled(ws, date(2025, 5, 1), LAST, refresh=True)
+    assert again.rows > 0
+    assert_same(all_contents(ws), before)
+
+
+def test_a_second_training_takes_the_version_there_is(ws: Workspace) -> None:
+    files = tree(ws.settings.var_dir)
+    again = trained(ws)
+    assert (again.version, again.reused, again.aliases) == (1, True, ("challenger", "champion"))
+    assert len(ws.registry().list("tiny")) == 1
+    assert tree(ws.settings.var_dir) == files
+    assert again.metrics["validation_mean_rank_ic_h1"] == pytest.approx(again.metrics["validation_mean_rank_ic_h1"])
+
+
+def test_a_training_that_lost_its_result_is_not_trained_twice(ws: Workspace) -> None:
+    request = train.prepare(ws, model="linear", test_start=None, now=NOW)
+    ws.store.delete(f"tiny/training/{request.request_hash}/result.json")
+    again = train.run(request.request_uri, ws.settings, NOW)
+    assert (again.version, again.reused) == (1, True)
+    assert train.outcome(ws, request).version == 1
+    assert len(ws.registry().list("tiny")) == 1
+    forecast(ws, start=LAST)  # the champion's bundle is still what was registered
+
+
+def test_an_explicitly_new_training_gives_a_new_version_with_the_same_weights(ws: Workspace) -> None:
+    again = trained(ws, reuse=False)
+    assert (again.version, again.reused, again.aliases) == (2, False, ("challenger",))
+    folders = [ws.store.path_of(version.bundle_uri) for version in ws.registry().list("tiny")]
+    assert len(set(folders)) == 2
+    weights = [ws.store.read_bytes(f"{folder}/weights.safetensors") for folder in folders]
+    assert weights[0] == weights[1]
+
+
+def test_a_second_inference_adds_nothing(ws: Workspace) -> None:
+    before = versions(ws)
+    again = forecast(ws, run_id="again")
+    assert (again.added, again.rows) == (0, 60 * 30 * 2 - _absent(ws))
+    assert versions(ws) == before
+
+
+def _absent(ws: Workspace) -> int:
+    """Rows that are missing for symbols without a bar on a forecast session."""
+    champion = ws.registry().get("tiny")
+    bars = ws.tables.read("bars").filter(_after(champion.cutoff))
+    return 2 * (60 * 30 - len(bars))
+
+
+def _after(day: date):  # type: ignore[no-untyped-def]
+    import polars as pl
+
+    return pl.col("session") > day
+
+
+def test_inference_in_portions_equals_inference_at_once(ws: Workspace, prepared: Workspace) -> None:
+    second = str(trained(ws, reuse=False).version)
+    days = feature_sessions(ws)[-12:]
+    for start, end in ((days[8], days[11]), (days[0], days[0]), (days[5], days[6])):
+        forecast(ws, version=second, start=start, end=end)
+    whole = forecast(ws, version=second, start=days[0], end=days[-1])
+    assert whole.added == whole.rows - 7 * 2 * _symbols(ws, days[0])
+    columns = ["symbol", "session", "horizon", "score", "q05", "q95", "p_up"]
+    found = contents(ws, "forecasts")
+    mine = found.filter((found["model_version"] == second)).select(columns).sort(columns)
+    there = contents(prepared, "forecasts").filter(_after(days[0].replace(day=1))).select(columns)
+    assert mine.join(there, on=["symbol", "session", "horizon"]).height > 200
+    both = mine.join(there, on=["symbol", "session", "horizon"], suffix="_whole")
+    for column in ("score", "q05", "q95", "p_up"):
+        assert both[column].to_numpy() == pytest.approx(both[f"{column}_whole"].to_numpy(), rel=1e-5, abs=1e-8)
+
+
+def _symbols(ws: Workspace, session: date) -> int:
+    bars = ws.tables.read("bars")
+    return bars.filter(bars["session"] == session)["symbol"].n_unique()
+
+
+def test_a_second_evaluation_of_the_same_run_changes_nothing(ws: Workspace) -> None:
+    def once() -> object:
+        names = config.names("strategies", ws.settings)
+        return evaluate.evaluate(
+            ws, version="champion", strategies=names, start=None, end=None, capital=1e6, run_id="e", now=NOW
+        )
+
+    first = once()
+    before = all_contents(ws)
+    page = ws.store.read_bytes(first.report)  # type: ignore[attr-defined]
+    assert once() == first
+    assert_same(all_contents(ws), before)
+    assert len(ws.store.read_bytes(first.report)) == pytest.approx(len(page), rel=0.01)  # type: ignore[attr-defined]
+
+
+# --- portions ---------------------------------------------------------------------------------------------------------
+
+
+def test_day_by_day_and_by_month_and_all_at_once_are_bit_identical(
+    prepared: Workspace, copied: Callable[..., Workspace]
+) -> None:
+    """The tables hold all sessions at once; the June of two copies is taken out and put back in other portions."""
+    at_once = {name: frame for name, frame in all_contents(prepared).items() if name != "forecasts"}
+    by_day, by_month = copied("day"), copied("month")
+    for ws in (by_day, by_month):
+        for name in at_once:
+            if "session" in ws.tables.read(name).columns:
+                from tiny_market import rewritten
+
+                rewritten(ws, name, lambda frame: frame.clear(), JUNE[0])
+    for day in JUNE:
+        backfilled(by_day, day, day, run_id=f"day-{day}")
+    backfilled(by_month, JUNE[0], JUNE[-1])
+    for ws in (by_day, by_month):
+        assert_same({name: contents(ws, name) for name in at_once}, at_once)
+
+
+def test_portions_of_computing_and_fetching_do_not_matter(tmp_path: Path, prepared: Workspace) -> None:
+    ws = new_market(tmp_path / "var", fetch_symbols=7, compute_sessions=200)
+    plan = backfill.plan(ws, start=None, end=None, refresh=False, fill_gap=False, run_id="r", now=NOW)
+    assert [len(chunk) for chunk in plan.chunks] == [7, 7, 7, 7, 2]
+    assert [r.start for r in plan.ranges][0] == START
+    assert len(plan.ranges) == 4
+    backfilled(ws)
+    expected = {name: frame for name, frame in all_contents(prepared).items() if name in ws.tables.names()}
+    assert_same(all_contents(ws), expected)
+
+
+def test_a_gap_is_filled_when_asked(tmp_path: Path) -> None:
+    ws = new_market(tmp_path / "var")
+    backfilled(ws, START, date(2023, 1, 10))
+    asked = {"start": date(2023, 1, 13), "end": date(2023, 1, 13), "refresh": False, "run_id": "gap", "now": NOW}
+    assert backfill.plan(ws, fill_gap=False, **asked).start == date(2023, 1, 13)
+    assert backfill.plan(ws, fill_gap=True, **asked).start == date(2023, 1, 11)
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_backfilling_days_of_one_month_both_survive(ws: Workspace, prepared: Workspace) -> None:
+    from tiny_market import rewritten
+
+    expected = {name: frame for name, frame in all_contents(prepared).items() if name != "forecasts"}
+    for name in expected:
+        if "session" in expected[name].columns:
+            rewritten(ws, name, lambda frame: frame.clear(), JUNE[-2])
+    var = str(ws.settings.var_dir)
+    both = [subprocess.Popen(in_process("backfill", var, str(day), str(day))) for day in JUNE[-2:]]
+    assert [process.wait(120) for process in both] == [0, 0]
+    names = [name for name in expected if name.startswith(("bars", "corporate", "quarantine"))]
+    assert_same({n: contents(ws, n) for n in names}, {n: expected[n] for n in names})
+    # Features of the second day may have been computed while the first day's bars were on their way.
+    found = all_contents(ws, "features_")
+    for name, frame in found.items():
+        keys = ["symbol", "session"]
+        assert frame.select(keys).equals(expected[name].select(keys)), name
+
+
+COMMITS = ("bars", "quarantine", "corporate_actions", "first family", "last family")
+
+
+@pytest.mark.parametrize("commits", [0, 1, 3, 4, 8], ids=lambda n: f"after {n} commits")
+def test_a_killed_backfill_is_finished_by_the_next(ws: Workspace, prepared: Workspace, commits: int) -> None:
+    """SIGKILL before the n-th table of a new session: no table is half written, and nobody takes it for a whole one."""
+    from tiny_market import rewritten
+
+    expected = {name: frame for name, frame in all_contents(prepared).items() if name != "forecasts"}
+    for name in expected:
+        if "session" in expected[name].columns:
+            rewritten(ws, name, lambda frame: frame.clear(), LAST)
+    before = all_contents(ws)
+    killed = subprocess.run(in_process("backfill", str(ws.settings.var_dir), str(LAST), str(LAST), str(commits)))
+    assert killed.returncode == -9
+    changed = [name for name, frame in all_contents(ws).items() if not frame.equals(before[name])]
+    for name in changed:
+        assert contents(ws, name).equals(expected[name]), f"{name} is neither as it was nor as it should be"
+    assert feature_sessions(ws)[-1] == JUNE[-2]
+    with pytest.raises(StaleDataError, match="needs features of session 2025-06-13"):
+        trade.open_session(
+            ws, strategy="top10", session=None, is_backfill=False, replay=None, run_id="t", now=NOW
+        )
+    backfilled(ws)
+    assert_same({name: contents(ws, name) for name in expected}, expected)
+    assert feature_sessions(ws)[-1] == LAST
