@@ -16,6 +16,7 @@ from airflow.sdk import Param, dag, result, task
 from assets import MODEL
 
 TRAINING_TIMEOUT = timedelta(hours=12)
+PLACES = {"local": "train_locally", "gpu_queue": "train_on_gpu_queue", "kubernetes": "train_on_kubernetes"}
 # The pod reads its settings from these variables; credentials come from the Kubernetes secret, never from the DAG.
 POD_VARIABLES = (
     "TRADING_ARTIFACTS_URL",
@@ -42,7 +43,7 @@ def training_pod() -> KubernetesPodOperator:
         namespace=_variable("TRADING_KUBERNETES_NAMESPACE", "default"),
         image=_variable("TRADING_TRAIN_IMAGE", "trading-platform:latest"),
         cmds=["trading"],
-        arguments=["train", "--request", "{{ ti.xcom_pull(task_ids='prepare')['request_uri'] }}"],
+        arguments=["train", "--request", "{{ ti.xcom_pull(task_ids='prepare', key='request')['request_uri'] }}"],
         env_vars={name: os.environ[name] for name in POD_VARIABLES if os.environ.get(name)},
         env_from=[k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name="trading-secrets", optional=True))],
         container_resources=k8s.V1ResourceRequirements(requests=requests, limits=limits),
@@ -53,6 +54,7 @@ def training_pod() -> KubernetesPodOperator:
         in_cluster=None if kubeconfig is None else False,
         startup_timeout_seconds=900,  # GPU images are large: the default of 120 s ends in a failed pull
         get_logs=True,
+        automount_service_account_token=False,  # a training has no business with the cluster
         do_xcom_push=False,  # the result lies in the artifact store: no sidecar needed
         on_finish_action="delete_pod",
         execution_timeout=TRAINING_TIMEOUT,
@@ -77,7 +79,7 @@ def _variable(name: str, default: str = "") -> str:
         "where": Param(
             runtime.SETTINGS.train_where,
             type="string",
-            enum=["local", "gpu_queue", "kubernetes"],
+            enum=list(PLACES),
             title="Where to train",
             description="local: a process on this machine; gpu_queue: a worker on queue 'gpu'; kubernetes: a GPU pod.",
         ),
@@ -113,12 +115,14 @@ def _variable(name: str, default: str = "") -> str:
     },
 )
 def train_model() -> None:
-    @task
-    def prepare() -> dict[str, Any]:
-        """Writes the training request: config, data versions, split and seed."""
+    @task.branch
+    def prepare(*, ti: Any) -> str:
+        """Writes the training request (config, data versions, split, seed) and chooses where it runs."""
         from trading_core.pipelines import refs, train
 
         params = runtime.form()
+        if params["where"] == "kubernetes":
+            train.require_shared_store(runtime.settings())
         request = train.prepare(
             runtime.workspace(),
             model=params["model"],
@@ -129,15 +133,8 @@ def train_model() -> None:
             reuse=params["reuse"],
             now=runtime.now(),
         )
-        return refs.dump(request)
-
-    @task.branch
-    def choose() -> str:
-        return {
-            "local": "train_locally",
-            "gpu_queue": "train_on_gpu_queue",
-            "kubernetes": "train_on_kubernetes",
-        }[runtime.form()["where"]]
+        ti.xcom_push("request", refs.dump(request))
+        return PLACES[params["where"]]
 
     @task(pool="training", execution_timeout=TRAINING_TIMEOUT, retries=1)
     def train_locally(request: dict[str, Any]) -> None:
@@ -162,11 +159,9 @@ def train_model() -> None:
         outlet_events[MODEL].extra = {"market": made["market"], "version": str(made["version"])}
         return made
 
-    request = prepare()
-    where = choose()
-    request >> where
-    places = [train_locally(request), train_on_gpu_queue(request), training_pod()]
-    where >> places >> register(request)
+    prepared = prepare()
+    request = prepared["request"]
+    prepared >> [train_locally(request), train_on_gpu_queue(request), training_pod()] >> register(request)
 
 
 train_model()

@@ -60,6 +60,14 @@ class AirflowApi:
                 raise AirflowApiError(f"DAGs not parsed within {within_s:.0f} s: {sorted(set(names) - known)}")
             time.sleep(0.5)
 
+    def wait_for_choice(self, dag_id: str, field: str, value: str, within_s: float = 120) -> None:
+        """Returns when the form of `dag_id` offers `value`: a market added just now is there after the next parse."""
+        deadline = time.monotonic() + within_s
+        while value not in self.call("GET", f"/dags/{dag_id}/details")["params"][field]["schema"]["enum"]:
+            if time.monotonic() > deadline:
+                raise AirflowApiError(f"The form of {dag_id} does not offer {field} '{value}' after {within_s:.0f} s")
+            time.sleep(1)
+
     def pause(self, dag_id: str, paused: bool) -> None:
         self.call("PATCH", f"/dags/{dag_id}", {"is_paused": paused})
 
@@ -87,8 +95,8 @@ class AirflowApi:
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances"
         return self.call("GET", path, params={"limit": 1000})["task_instances"]
 
-    def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/xcomEntries/return_value"
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/xcomEntries/{key}"
         return self.call("GET", path, params={"deserialize": "false", "stringify": "false"})["value"]
 
     def fail_run(self, dag_id: str, run_id: str) -> None:

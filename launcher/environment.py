@@ -90,7 +90,7 @@ class Installation:
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
-            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
             "SPT_NOENV": "1",  # setproctitle must not overwrite the environment, or the mark below is lost
         }
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

@@ -46,6 +46,8 @@ class Job:
         for dag_id in DAGS:
             for run in self.api.runs(dag_id, state=["running", "queued"]):
                 self.api.fail_run(dag_id, run["dag_run_id"])
+        for dag_id in DAGS:
+            self.api.wait_for_choice(dag_id, "market", self.market.id)
         for dag_id in UNPAUSE:
             self.api.pause(dag_id, False)
 
@@ -53,7 +55,7 @@ class Job:
         now = datetime.now(UTC)
         ws = open_workspace(self.market, self.settings)
         with self.progress.step("feature backfill") as step:
-            self._dag("feature_backfill", {"market": self.market.id}, step)
+            self._report_data(self._dag("feature_backfill", {"market": self.market.id}, step))
         inferring = self._train(ws, now)
         with self.progress.step("batch inference") as step:
             run_id = inferring or self.api.trigger("batch_inference", {"market": self.market.id, "version": "champion"})
@@ -79,6 +81,17 @@ class Job:
             run_id = self._dag("train_model", {"market": self.market.id, "model": self.model}, step)
             return self.api.run_started_by("batch_inference", run_id)
 
+    def _report_data(self, run_id: str) -> None:
+        """Says what the backfill could not fetch or set aside; silence would look like complete data."""
+        bars = self.api.xcom("feature_backfill", run_id, "check", "bars")
+        if not bars:
+            return
+        self.progress.note(
+            f"{bars['rows']} bars of {bars['symbols']} symbols, {bars['quarantined']} quarantined ({bars['report']})"
+        )
+        for symbol, reason in bars["failures"].items():
+            self.progress.note(f"NOT FETCHED: {symbol}: {reason}")
+
     def _trade(self, session: date, replay: str | None, step: Step) -> None:
         self.progress.note(f"session {session}")
         conf = {"market": self.market.id, "strategy": self.strategy, **({"replay": replay} if replay else {})}
@@ -91,8 +104,22 @@ class Job:
         return run_id
 
     def _follow(self, dag_id: str, run_id: str, step: Step) -> None:
-        if self.api.follow(dag_id, run_id, step.tasks) != "success":
+        def show(tasks: list[dict[str, Any]]) -> None:
+            step.tasks(tasks)
+            for task in tasks:
+                if task["task_id"] == "train_locally" and task["state"] == "running":
+                    self._epochs(dag_id, run_id, task, step)
+
+        if self.api.follow(dag_id, run_id, show) != "success":
             raise JobFailed(self._why(dag_id, run_id))
+
+    def _epochs(self, dag_id: str, run_id: str, task: dict[str, Any], step: Step) -> None:
+        """The training's own progress: its lines about epochs, as its log has them."""
+        try:
+            log = self.api.log(dag_id, run_id, task["task_id"], task["try_number"], task["map_index"])
+        except (AirflowApiError, KeyError):
+            return  # the log of a task that has just begun may not be there yet
+        step.lines([line for line in log.splitlines() if line.startswith("epoch ")])
 
     def _why(self, dag_id: str, run_id: str) -> str:
         """Which task failed, and the end of its log."""

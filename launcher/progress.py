@@ -39,6 +39,7 @@ class Step:
         self._progress, self._console, self.name = progress, console, name
         self._seen: dict[tuple[str, int], str] = {}
         self._start = time.monotonic()
+        self._lines = 0
 
     def __enter__(self) -> Step:
         self._start = time.monotonic()
@@ -56,6 +57,12 @@ class Step:
         other = Step(self._progress, self._console, self.name)
         other._start = self._start
         return other
+
+    def lines(self, found: list[str]) -> None:
+        """Prints what is new of a growing list of lines."""
+        for line in found[self._lines :]:
+            self._console.print(f"            {line}", markup=False, highlight=False)
+        self._lines = max(self._lines, len(found))
 
     def tasks(self, instances: list[dict[str, Any]]) -> None:
         """Prints each task once per state worth telling."""

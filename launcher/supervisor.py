@@ -20,7 +20,7 @@ from typing import IO
 
 import httpx
 
-from launcher.environment import LAUNCH_MARK, LOOPBACK, Installation
+from launcher.environment import LAUNCH_MARK, LOOPBACK, USER, Installation
 
 SERVICES: dict[str, list[str]] = {
     "api-server": ["api-server"],
@@ -118,14 +118,19 @@ def _spawn_mlflow(home: Installation, environment: dict[str, str]) -> int:
     config.touch(mode=0o600)
     config.write_text(
         "[mlflow]\ndefault_permission = MANAGE\n"
-        f"database_uri = sqlite:///{folder / 'auth.db'}\nadmin_username = admin\nadmin_password = {home.password}\n"
+        f"database_uri = sqlite:///{folder / 'auth.db'}\nadmin_username = {USER}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", LOOPBACK]
     command += ["--port", str(home.mlflow_port), "--backend-store-uri", home.settings.mlflow_uri, "--workers", "1"]
     command += ["--artifacts-destination", home.settings.mlflow_artifacts]
-    secret = {"MLFLOW_AUTH_CONFIG_PATH": str(config), "MLFLOW_FLASK_SERVER_SECRET_KEY": home.secret("mlflow")}
-    return _spawn(home, "mlflow", command, {**environment, **secret})
+    own = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(config),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": home.password,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": home.secret("mlflow"),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    return _spawn(home, "mlflow", command, {**environment, **own})
 
 
 def wait_healthy(home: Installation, pids: dict[str, int]) -> None:

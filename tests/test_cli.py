@@ -208,7 +208,7 @@ def test_a_wrong_setting_in_the_environment_is_a_message(
     trading: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRADING_OPEN_LEAD_MINUTES", "soon")
-    refused(trading("market", "list"), "open_lead_minutes", "soon")
+    refused(trading("market", "list"), "TRADING_OPEN_LEAD_MINUTES", "soon")
 
 
 def test_an_unknown_model_is_refused(trading: Callable[..., Answer]) -> None:

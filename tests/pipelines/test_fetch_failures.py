@@ -35,9 +35,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, symbols: set[str]) -> None:
     """The source does not deliver `symbols`, and says so."""
     fetch = SimulatedSource.fetch
 
-    def fetch_most(
-        self: SimulatedSource, wanted: Sequence[str], start: date, end: date, now: datetime
-    ) -> Fetched:
+    def fetch_most(self: SimulatedSource, wanted: Sequence[str], start: date, end: date, now: datetime) -> Fetched:
         got = fetch(self, [symbol for symbol in wanted if symbol not in symbols], start, end, now)
         return Fetched(got.bars, got.actions, {s: "rate limited" for s in wanted if s in symbols})
 
@@ -69,7 +67,9 @@ def test_quarantined_rows_of_a_failed_symbol_stay_too(ws: Workspace, monkeypatch
     row = bars.with_columns(
         pl.lit("missing_price").alias("check"), pl.lit("no open").alias("reason"), pl.lit(LAST).alias("known_at")
     )
-    rewritten(ws, "quarantine", lambda frame: pl.concat([frame.drop("month"), row.select(frame.drop("month").columns)]), LAST)
+    rewritten(
+        ws, "quarantine", lambda frame: pl.concat([frame.drop("month"), row.select(frame.drop("month").columns)]), LAST
+    )
     assert contents(ws, "quarantine").height == 1
     failing(monkeypatch, {"SIM001"})
     backfilled(ws, LAST, LAST, refresh=True)

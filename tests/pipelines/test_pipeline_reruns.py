@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import polars as pl
 import pytest
 from tiny_market import (
     LAST,
@@ -19,8 +20,9 @@ from tiny_market import (
     forecast,
     in_process,
     new_market,
-    tree,
+    rewritten,
     trained,
+    tree,
     versions,
 )
 
@@ -98,9 +100,7 @@ def _absent(ws: Workspace) -> int:
     return 2 * (60 * 30 - len(bars))
 
 
-def _after(day: date):  # type: ignore[no-untyped-def]
-    import polars as pl
-
+def _after(day: date) -> pl.Expr:
     return pl.col("session") > day
 
 
@@ -113,7 +113,7 @@ def test_inference_in_portions_equals_inference_at_once(ws: Workspace, prepared:
     assert whole.added == whole.rows - 7 * 2 * _symbols(ws, days[0])
     columns = ["symbol", "session", "horizon", "score", "q05", "q95", "p_up"]
     found = contents(ws, "forecasts")
-    mine = found.filter((found["model_version"] == second)).select(columns).sort(columns)
+    mine = found.filter(found["model_version"] == second).select(columns).sort(columns)
     there = contents(prepared, "forecasts").filter(_after(days[0].replace(day=1))).select(columns)
     assert mine.join(there, on=["symbol", "session", "horizon"]).height > 200
     both = mine.join(there, on=["symbol", "session", "horizon"], suffix="_whole")
@@ -148,14 +148,9 @@ def test_day_by_day_and_by_month_and_all_at_once_are_bit_identical(
     prepared: Workspace, copied: Callable[..., Workspace]
 ) -> None:
     """The tables hold all sessions at once; the June of two copies is taken out and put back in other portions."""
-    at_once = {name: frame for name, frame in all_contents(prepared).items() if name != "forecasts"}
     by_day, by_month = copied("day"), copied("month")
     for ws in (by_day, by_month):
-        for name in at_once:
-            if "session" in ws.tables.read(name).columns:
-                from tiny_market import rewritten
-
-                rewritten(ws, name, lambda frame: frame.clear(), JUNE[0])
+        at_once = without_sessions(ws, prepared, JUNE[0])
     for day in JUNE:
         backfilled(by_day, day, day, run_id=f"day-{day}")
     backfilled(by_month, JUNE[0], JUNE[-1])
@@ -186,36 +181,40 @@ def test_a_gap_is_filled_when_asked(tmp_path: Path) -> None:
 
 
 def test_two_processes_backfilling_days_of_one_month_both_survive(ws: Workspace, prepared: Workspace) -> None:
-    from tiny_market import rewritten
-
-    expected = {name: frame for name, frame in all_contents(prepared).items() if name != "forecasts"}
-    for name in expected:
-        if "session" in expected[name].columns:
-            rewritten(ws, name, lambda frame: frame.clear(), JUNE[-2])
+    expected = without_sessions(ws, prepared, JUNE[-2])
     var = str(ws.settings.var_dir)
     both = [subprocess.Popen(in_process("backfill", var, str(day), str(day))) for day in JUNE[-2:]]
     assert [process.wait(120) for process in both] == [0, 0]
-    names = [name for name in expected if name.startswith(("bars", "corporate", "quarantine"))]
-    assert_same({n: contents(ws, n) for n in names}, {n: expected[n] for n in names})
-    # Features of the second day may have been computed while the first day's bars were on their way.
-    found = all_contents(ws, "features_")
-    for name, frame in found.items():
-        keys = ["symbol", "session"]
-        assert frame.select(keys).equals(expected[name].select(keys)), name
+    for name, frame in expected.items():
+        keys = [column for column in ("symbol", "session") if column in frame.columns]
+        assert contents(ws, name).select(keys).sort(keys).equals(frame.select(keys).sort(keys)), name
+    # The later day's features may have been computed before the earlier day's bars were there: a refresh mends them.
+    backfilled(ws, JUNE[-2], JUNE[-1], refresh=True)
+    assert_same({name: contents(ws, name) for name in expected}, expected)
 
 
-COMMITS = ("bars", "quarantine", "corporate_actions", "first family", "last family")
+def test_an_earlier_day_that_comes_later_mends_the_features_that_look_back_on_it(
+    ws: Workspace, prepared: Workspace
+) -> None:
+    expected = without_sessions(ws, prepared, JUNE[4])
+    for day in (*JUNE[6:], JUNE[5], JUNE[4]):
+        backfilled(ws, day, day, run_id=f"day-{day}")
+    assert_same({name: contents(ws, name) for name in expected}, expected)
 
 
-@pytest.mark.parametrize("commits", [0, 1, 3, 4, 8], ids=lambda n: f"after {n} commits")
+def without_sessions(ws: Workspace, prepared: Workspace, start: date) -> dict[str, pl.DataFrame]:
+    """Takes the sessions from `start` on out of a copy; returns the tables as they were, forecasts aside."""
+    expected = {name: frame for name, frame in all_contents(prepared).items() if name != "forecasts"}
+    for name, frame in expected.items():
+        if "session" in frame.columns:
+            rewritten(ws, name, lambda rows: rows.clear(), start)
+    return expected
+
+
+@pytest.mark.parametrize("commits", [0, 1, 4, 8], ids=lambda n: f"after {n} commits")
 def test_a_killed_backfill_is_finished_by_the_next(ws: Workspace, prepared: Workspace, commits: int) -> None:
     """SIGKILL before the n-th table of a new session: no table is half written, and nobody takes it for a whole one."""
-    from tiny_market import rewritten
-
-    expected = {name: frame for name, frame in all_contents(prepared).items() if name != "forecasts"}
-    for name in expected:
-        if "session" in expected[name].columns:
-            rewritten(ws, name, lambda frame: frame.clear(), LAST)
+    expected = without_sessions(ws, prepared, LAST)
     before = all_contents(ws)
     killed = subprocess.run(in_process("backfill", str(ws.settings.var_dir), str(LAST), str(LAST), str(commits)))
     assert killed.returncode == -9
@@ -224,9 +223,7 @@ def test_a_killed_backfill_is_finished_by_the_next(ws: Workspace, prepared: Work
         assert contents(ws, name).equals(expected[name]), f"{name} is neither as it was nor as it should be"
     assert feature_sessions(ws)[-1] == JUNE[-2]
     with pytest.raises(StaleDataError, match="needs features of session 2025-06-13"):
-        trade.open_session(
-            ws, strategy="top10", session=None, is_backfill=False, replay=None, run_id="t", now=NOW
-        )
+        trade.open_session(ws, strategy="top10", session=None, is_backfill=False, replay=None, run_id="t", now=NOW)
     backfilled(ws)
     assert_same({name: contents(ws, name) for name in expected}, expected)
     assert feature_sessions(ws)[-1] == LAST

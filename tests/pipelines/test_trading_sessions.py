@@ -218,7 +218,10 @@ def killed_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 def test_a_run_that_dies_while_it_sends_is_completed_by_the_next(
-    ws: Workspace, copied: Callable[..., Workspace], killed_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    ws: Workspace,
+    copied: Callable[..., Workspace],
+    killed_after: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     killed_after(4)
     with pytest.raises(Killed):
@@ -232,7 +235,10 @@ def test_a_run_that_dies_while_it_sends_is_completed_by_the_next(
 
 
 def test_a_later_session_does_not_settle_one_whose_orders_are_still_being_sent(
-    ws: Workspace, copied: Callable[..., Workspace], killed_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    ws: Workspace,
+    copied: Callable[..., Workspace],
+    killed_after: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Airflow runs the sessions of a backfill side by side when it is told to: the later one has to wait."""
     killed_after(4)

@@ -72,6 +72,7 @@ def plan(
         wanted = ws.sessions.between(ws.sessions.next(stored[-1]), final)
     fetch_needed = wanted if refresh else sorted(set(wanted) - set(stored))
     compute_needed = sorted({*fetch_needed, *stored}) if _formulas_changed(ws) else fetch_needed
+    compute_needed = sorted({*compute_needed, *_depending(ws, sorted(set(fetch_needed) - set(stored)), stored)})
     if not compute_needed:
         reason = f"all {len(wanted)} sessions from {wanted[0]} to {wanted[-1]} are stored already"
         return BackfillPlan(ws.market.id, run_id, wanted[0], wanted[-1], (), (), reason)
@@ -87,11 +88,30 @@ def plan(
 
 
 def _stored_sessions(ws: Workspace) -> list[date]:
-    """Sessions that every feature family holds."""
+    """Sessions that every feature family holds, and those between them that the source has no bar of."""
     tables = [features.table_name(family) for family in features.families(list(FEATURES))]
     if not all(ws.tables.exists(name) for name in tables):
         return []
-    return sorted(set.intersection(*(set(ws.tables.sessions(name)) for name in tables)))
+    empty = {date.fromisoformat(path.rsplit("/", 1)[1]) for path in ws.store.list(ws.path("features", "empty"))}
+    return sorted(empty | set.intersection(*(set(ws.tables.sessions(name)) for name in tables)))
+
+
+def _note_empty(ws: Workspace, plan: BackfillPlan, present: set[date]) -> None:
+    """Remembers sessions without any bar, so that the next run does not ask for them again.
+
+    Only those before a session that has bars: the newest ones may just not be there yet.
+    """
+    for session in ws.sessions.between(plan.start, max(present, default=plan.start)):
+        if session not in present and session < max(present, default=plan.start):
+            ws.store.create(ws.path("features", "empty", session.isoformat()), b"")
+
+
+def _depending(ws: Workspace, holes: Sequence[date], stored: Sequence[date]) -> list[date]:
+    """Stored sessions whose features look back on sessions that were missing when they were computed."""
+    if not holes:
+        return []
+    last = ws.sessions.offset(holes[-1], features.warm_up(sorted(FEATURES)))
+    return [session for session in stored if holes[0] < session <= last]
 
 
 def _formulas_changed(ws: Workspace) -> bool:
@@ -233,6 +253,8 @@ def publish(ws: Workspace, plan: BackfillPlan, staged: Sequence[StagedRef], now:
     for family in families if parts else ():
         frame = pl.concat([pl.read_parquet(io.BytesIO(part.read(f"{family}.parquet"))) for part in parts])
         ws.tables.replace(features.table_name(family), frame, Predicate(plan.start, plan.end))
+        if family == MARKER_FAMILY:
+            _note_empty(ws, plan, set(frame[SESSION]))
     version = _write_version(ws)
     ws.store.delete(ws.path("staging", plan.run_id))
     rows = sum(part.rows for part in staged)

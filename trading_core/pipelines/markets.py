@@ -33,6 +33,7 @@ def add_panel(path: str, settings: Settings, now: datetime, sectors: str | None 
         raise MissingFileError(path, "panel of bars (Parquet or CSV)")
     options: dict[str, object] = {"path": str(file), **({"sectors": str(Path(sectors).resolve())} if sectors else {})}
     source = _source("parquet", options)
+    source.instruments(now)  # reads the sectors too
     sessions = (
         source.fetch(source.symbols(), date(1990, 1, 1), now.date(), now).bars["session"].unique().sort().to_list()
     )

@@ -164,6 +164,13 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM
 
 
+def require_shared_store(settings: Settings) -> None:
+    """A pod cannot see this machine's folders. Errors: InvalidConfigError."""
+    if not settings.artifacts.startswith("s3://"):
+        problem = f"TRADING_ARTIFACTS_URL is the folder '{settings.artifacts}'; a pod needs s3://bucket/prefix"
+        raise InvalidConfigError("Training on Kubernetes", [problem])
+
+
 def load_request(uri: str, settings: Settings) -> tuple[Workspace, TrainRequest]:
     """The request at `uri`, which must lie in the artifact store. Errors: UriEscapeError, StorageError, ConfigError."""
     from trading_core.pipelines.workspace import storage_options
