@@ -126,7 +126,7 @@ class WrongTypeError(DataError):
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.where}: column '{self.column}' is {self.found}, expected {self.expected}. Correct it and run again; nothing was stored."
+        return f"{self.where}: column '{self.column}' is {self.found}, expected {self.expected}. Nothing was stored; correct it and run again."
 
 
 @dataclass(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from tiny_market import (
     backfilled,
     forecast,
     new_market,
+    rewritten,
     settings_of,
     traded,
     trained,
@@ -44,8 +46,9 @@ from trading_core.errors import (
 )
 from trading_core.execution.ledger import Ledger
 from trading_core.execution.paper import PaperBroker
-from trading_core.pipelines import backfill, markets, train
+from trading_core.pipelines import backfill, evaluate, markets, refs, train
 from trading_core.pipelines.models import reusable_champion
+from trading_core.pipelines.refs import EvaluationRef
 from trading_core.pipelines.workspace import Workspace, open_workspace
 from trading_core.sessions import Sessions
 
@@ -69,7 +72,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         assert "Traceback" not in printed.err
         assert printed.err.startswith(f"Error ({error}): " if error else "Error: "), printed.err
         for fragment in fragments:
-            assert re.search(fragment, printed.err), f"{fragment!r} is not in {printed.err!r}"
+            assert re.search(fragment, printed.err, re.IGNORECASE), f"{fragment!r} is not in {printed.err!r}"
         assert tree(var) == before
         return printed.err
 
@@ -364,24 +367,26 @@ def test_dates_that_cannot_be_are_refused(ws: Workspace, refused: Refused) -> No
         _evaluated(ws, date(2025, 6, 13))
 
 
-def _evaluated(ws: Workspace, start: date) -> object:
-    from trading_core.pipelines import evaluate
-
+def _evaluated(ws: Workspace, start: date) -> EvaluationRef:
     return evaluate.evaluate(
         ws, version="champion", strategies=["top10"], start=start, end=None, capital=1e6, run_id="e", now=NOW
     )
 
 
 def test_forecasts_whose_labels_are_not_known_yet_are_no_reason_to_crash(ws: Workspace) -> None:
-    """A decision of Thursday is filled on Friday; its label needs Monday's open."""
-    with pytest.raises(TradingError):
-        _evaluated(ws, date(2025, 6, 12))
+    """A decision of Thursday is filled on Friday; its label needs Monday's open: no skill is known, which is not zero."""
+    made = _evaluated(ws, date(2025, 6, 12))
+    assert math.isnan(made.mean_rank_ic)
+    assert len(made.strategies) == 1
+    written = refs.load(EvaluationRef, ws.store.read_json("tiny/evaluations/latest-v1.json"))
+    assert refs.dump(written) == refs.dump(made)
+    assert ws.store.exists(made.report)
 
 
 def test_operations_in_the_wrong_order_name_the_one_that_is_missing(tmp_path: Path, refused: Refused) -> None:
     ws = new_market(tmp_path / "var")
     var, at = tmp_path / "var", ("--market", MARKET)
-    refused(var, "StaleDataError", ["2025-06-13", "are empty", "Run feature_backfill"], "trade", *at)
+    refused(var, "StaleDataError", ["needs features of session", "are empty", "Run feature_backfill"], "trade", *at)
     backfilled(ws)
     ws.registry().list(MARKET)  # creates the registry's file
     refused(var, "NoModelError", ["'tiny' has no model", "Train one"], "predict", *at)
@@ -401,8 +406,6 @@ def flipped(path: Path) -> None:
 
 
 def without_forecasts(ws: Workspace) -> None:
-    from tiny_market import rewritten
-
     rewritten(ws, "forecasts", lambda frame: frame.clear(), None)
 
 
@@ -444,12 +447,15 @@ def test_a_bundle_that_is_gone_is_refused(ws: Workspace, refused: Refused) -> No
 def test_other_formulas_than_the_models_are_refused(
     ws: Workspace, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
-    from trading_core.features.registry import FEATURES
+    from trading_core.features import build
 
     without_forecasts(ws)
-    monkeypatch.setitem(FEATURES, "rsi_14", replace(FEATURES["rsi_14"], fingerprint="0" * 64))
+    now = build.fingerprints
+
+    def other_rsi(names: Sequence[str]) -> dict[str, str]:
+        return {**now(names), "rsi_14": "0" * 16}
+
+    monkeypatch.setattr(build, "fingerprints", other_rsi)
     text = ["other formulas of: rsi_14", "Train a new version"]
     refused(ws.settings.var_dir, "FormulaMismatchError", text, "predict", "--market", MARKET)
 

@@ -110,7 +110,7 @@ def test_a_source_that_fails_half_way_leaves_the_tables_as_they_were(
 
     before = versions(ws)
     monkeypatch.setattr(SimulatedSource, method, fail)
-    with pytest.raises(SourceUnavailableError, match="429.*the same command resumes"):
+    with pytest.raises(SourceUnavailableError, match=r"429.*the same command resumes"):
         backfilled(ws, LAST, LAST, refresh=True)
     assert versions(ws) == before
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""A decision and a training see nothing of what comes after them: what comes after is scrambled, and they stay the same to the bit."""
+"""A decision and a training see nothing of what comes after them: it is scrambled, and they stay the same to the bit."""
 
 from __future__ import annotations
 

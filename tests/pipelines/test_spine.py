@@ -1,4 +1,4 @@
-"""The whole spine, from bars to recorded fills, on a folder with SQLite and on S3 with DynamoDB: the same code, the same result."""
+"""From bars to recorded fills on a folder with SQLite and on S3 with DynamoDB: the same code, the same result."""
 
 from __future__ import annotations
 

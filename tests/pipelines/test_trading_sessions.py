@@ -390,7 +390,7 @@ def test_unknown_names_are_refused_before_anything_is_opened(copied: Callable[..
     ws = copied()
     with pytest.raises(UnknownNameError, match=r"'top11'. Did you mean 'top10'\?"):
         traded(ws, TUE, strategy="top11")
-    with pytest.raises(UnknownNameError, match="Unknown broker 'papr'.*Did you mean 'paper'"):
+    with pytest.raises(UnknownNameError, match=r"Unknown broker 'papr'.*Did you mean 'paper'"):
         traded(copied("other", broker="papr"), TUE)
     assert ledger_of(ws).accounts() == []
 
