@@ -23,7 +23,14 @@ from session_timetable import SessionTimetable
 
 CALENDAR = runtime.config.load_market(runtime.SETTINGS.market, runtime.SETTINGS).calendar
 # An order that the risk rules, the ledger's order of sessions or a halt refuse is refused for good: retrying cannot help.
-NO_RETRY = ("RiskRejectionError", "TradingHaltedError", "StrategyConflictError", "NotASessionError", "UnknownNameError")
+NO_RETRY = (
+    "RiskRejectionError",
+    "TradingHaltedError",
+    "StrategyConflictError",
+    "SessionOrderError",
+    "NotASessionError",
+    "UnknownNameError",
+)
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
         RetryRule(exception=f"trading_core.errors.{name}", action=RetryAction.FAIL, reason="refused for good")

@@ -63,7 +63,7 @@ def _run(home: Installation, market: config.MarketConfig, model: str, strategy: 
                 supervisor.start(home)
         job = Job(AirflowApi(home), progress, home.settings, market, model, strategy, sessions)
         with progress.step("Airflow: DAGs parsed"):
-            job.prepare_airflow()
+            job.prepare_airflow(fresh=ours)
         outcome = job.run()
     finally:
         if ours:
@@ -91,6 +91,7 @@ def up(market: str = typer.Option("", help="The market whose schedules run; defa
                 Job(
                     AirflowApi(home), Progress(console), settings, config.load_market(settings.market), "", "", 1
                 ).prepare_airflow()
+                supervisor.keep(home)
             except BaseException:
                 supervisor.stop(home)
                 raise

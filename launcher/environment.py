@@ -91,6 +91,8 @@ class Installation:
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "TRADING_PRELOAD": "1",  # see plugins/preload.py
             "SPT_NOENV": "1",  # setproctitle must not overwrite the environment, or the mark below is lost
         }
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

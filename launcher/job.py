@@ -38,12 +38,16 @@ class Job:
     strategy: str
     sessions: int
 
-    def prepare_airflow(self) -> None:
-        """Pools, parsed DAGs, and no runs left over from an interrupted pass."""
+    def prepare_airflow(self, fresh: bool = True) -> None:
+        """Pools, parsed DAGs, all DAGs on.
+
+        `fresh`: the services were started just now, so a run that counts as running is left over from a pass that was
+        interrupted, and is failed. In services that others use it may be anybody's training.
+        """
         self.api.wait_for_dags(DAGS)
         for name, (slots, description) in POOLS.items():
             self.api.ensure_pool(name, slots, description)
-        for dag_id in DAGS:
+        for dag_id in DAGS if fresh else ():
             for run in self.api.runs(dag_id, state=["running", "queued"]):
                 self.api.fail_run(dag_id, run["dag_run_id"])
         for dag_id in DAGS:

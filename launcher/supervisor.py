@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx
 
@@ -76,12 +76,26 @@ def log_path(home: Installation, service: str) -> Path:
 
 
 def running(home: Installation) -> bool:
-    """Whether the services of this installation are up (all of them)."""
-    state = home.airflow_home / "services.json"
-    if not state.is_file():
+    """Whether services that were left running on purpose are up (all of them).
+
+    Those of a launcher that was killed are not: nobody knows how far it came, so the next start ends them.
+    """
+    state = _state(home)
+    if not state.get("kept"):
         return False
-    pids = json.loads(state.read_text())["pids"]
+    pids = state["pids"]
     return all(_alive(pids[name], home) for name in SERVICES if name in pids) and bool(pids)
+
+
+def keep(home: Installation) -> None:
+    """Marks the services as left running: from now on they count as `running`."""
+    path = home.airflow_home / "services.json"
+    path.write_text(json.dumps({**_state(home), "kept": True}))
+
+
+def _state(home: Installation) -> dict[str, Any]:
+    path = home.airflow_home / "services.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def start(home: Installation, *, mlflow: bool = False) -> None:
@@ -134,7 +148,7 @@ def _spawn_mlflow(home: Installation, environment: dict[str, str]) -> int:
 
 
 def wait_healthy(home: Installation, pids: dict[str, int]) -> None:
-    """Returns when the API server, scheduler, dag processor and triggerer all report themselves healthy."""
+    """Returns when the API server, scheduler, dag processor and triggerer (and MLflow) all report themselves healthy."""
     deadline = time.monotonic() + HEALTHY_WITHIN_S
     wanted = ("metadatabase", "scheduler", "dag_processor", "triggerer")
     while time.monotonic() < deadline:
@@ -143,12 +157,16 @@ def wait_healthy(home: Installation, pids: dict[str, int]) -> None:
                 raise ServiceError(f"The {name} stopped right after its start; see {log_path(home, name)}.")
         with contextlib.suppress(httpx.HTTPError, ValueError):
             health = httpx.get(f"{home.base_url}/api/v2/monitor/health", timeout=5).json()
-            if all(health.get(part, {}).get("status") == "healthy" for part in wanted):
+            if all(health.get(part, {}).get("status") == "healthy" for part in wanted) and _mlflow_answers(home, pids):
                 return
         time.sleep(0.5)
     raise ServiceError(
         f"The services were not healthy within {HEALTHY_WITHIN_S} s; see {log_path(home, 'scheduler').parent}."
     )
+
+
+def _mlflow_answers(home: Installation, pids: dict[str, int]) -> bool:
+    return "mlflow" not in pids or httpx.get(f"{home.mlflow_url}/health", timeout=5).status_code == 200
 
 
 def stop(home: Installation) -> int:

@@ -20,14 +20,15 @@ import pytest
 import yaml
 
 from launcher import supervisor
-from launcher.airflow_api import AirflowApi
+from launcher.airflow_api import AirflowApi, AirflowApiError
 from launcher.environment import Installation
 from trading_core.config import MarketConfig, Settings, load_market
 from trading_core.execution.ledger import Ledger
 from trading_core.pipelines.workspace import Workspace, open_workspace
+from trading_core.storage.tables import Predicate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MARKET, MODEL, STRATEGY = "e2e", "linear", "top10"
+MARKET, MODEL, STRATEGY, SESSIONS = "e2e", "linear", "top10", 2
 # The schedule trades with another strategy than the main job, so that the session it fires is its own from the start.
 SCHEDULED_STRATEGY = "top10-reweighted"
 MARKET_FILE = {
@@ -75,14 +76,40 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class RoughStart:
+    """What two launcher commands left that were cut off while the services started: by SIGINT, then by kill -9."""
+
+    interrupted_code: int
+    interrupted_output: str
+    after_interrupt: list[int]  # processes of the installation that were left
+    strays: list[int]
+    after_up: list[int]  # of the strays, those that lived on beside the services of the `up` that followed
+    up_output: str
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One `make run`: its exit code and output, and what was stored right after it."""
+
+    code: int
+    output: str
+    finished: datetime
+    contents: dict[str, str]
+    ledger: dict[str, list[Any]]
+    versions: list[int]
+
+
+@dataclass(frozen=True)
 class Platform:
-    """A running installation. `environment`: that of its services, for commands run beside them."""
+    """A running installation. `variables`: of a caller's shell; `environment`: of the services themselves."""
 
     home: Installation
     api: AirflowApi
     market: MarketConfig
     schedule: Schedule
+    variables: dict[str, str]
     environment: dict[str, str]
+    start: RoughStart
 
     @property
     def settings(self) -> Settings:
@@ -93,6 +120,30 @@ class Platform:
 
     def ledger(self) -> Ledger:
         return Ledger(self.workspace().ledger_store())
+
+    def make_run(self) -> Pass:
+        """The main job, as a process of its own beside the running services."""
+        arguments = ["run", "--market", MARKET, "--model", MODEL, "--strategy", STRATEGY, "--sessions", str(SESSIONS)]
+        process = launcher(self.variables, *arguments)
+        output, _ = process.communicate(timeout=280)
+        versions = [found.version for found in self.workspace().registry().list(MARKET)] if not process.returncode else []
+        return Pass(process.returncode, output, utc_now(), self.contents(), self.ledger_state(), versions)
+
+    def ledger_state(self, account: str = "") -> dict[str, list[Any]]:
+        """Every session, decision, order and fill, by account; `account` picks one."""
+        ledger, found = self.ledger(), {}
+        for owner in ledger.accounts(MARKET):
+            if account in ("", owner.account):
+                found[owner.account] = [
+                    (
+                        ledger.session_state(owner.account, known.session),
+                        ledger.get_decision(owner.account, known.session),
+                        ledger.orders(owner.account, known.session),
+                        ledger.fills(owner.account, known.session),
+                    )
+                    for known in ledger.sessions(owner.account)
+                ]
+        return found
 
     # --- runs ---
 
@@ -138,8 +189,6 @@ class Platform:
         answers: list[str] = []
 
         def post() -> int | None:
-            from launcher.airflow_api import AirflowApiError
-
             try:
                 return int(self.api.call("POST", "/backfills", wanted)["id"])
             except AirflowApiError as error:
@@ -154,8 +203,6 @@ class Platform:
 
     def contents(self, start: date | None = None, end: date | None = None) -> dict[str, str]:
         """A digest per data table (bars, events, quarantine, features) of its rows, bit for bit."""
-        from trading_core.storage.tables import Predicate
-
         tables = self.workspace().tables
         names = [name for name in tables.names() if name in ("bars", "corporate_actions", "quarantine") or "features" in name]
         return {name: digest(tables.read(name, where=Predicate(start, end))) for name in names}
@@ -184,6 +231,20 @@ def until(look: Callable[[], T | None], within_s: float, why: Callable[[], str],
         if time.monotonic() > deadline:
             pytest.fail(f"not within {within_s:.0f} s: {why()}")
         time.sleep(every_s)
+
+
+def launcher(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    """`python -m launcher ...` as `make` starts it, in a session of its own: a signal to it reaches nobody else."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "launcher", *arguments],
+        env={**environment, "COLUMNS": "160"},
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def free_port() -> int:

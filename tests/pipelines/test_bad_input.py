@@ -64,6 +64,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.setenv("TRADING_VAR_DIR", str(var))
         monkeypatch.setattr(sys, "argv", ["trading", *arguments])
         before = tree(var)
+        capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
             cli.main()
         printed = capsys.readouterr()
@@ -318,7 +319,7 @@ def test_a_market_with_too_short_a_history_is_not_trained_on(tmp_path: Path, ref
         "--model",
         "linear",
     )
-    backfilled(ws, None, date(2023, 6, 30))
+    backfilled(ws, None, date(2024, 6, 28))
     text = [
         r"Training on market 'tiny' needs at least 160 sessions of history but has 124",
         "Backfill an earlier start",
@@ -328,7 +329,7 @@ def test_a_market_with_too_short_a_history_is_not_trained_on(tmp_path: Path, ref
 
 
 def test_a_test_start_that_leaves_too_little_is_refused_without_a_version(ws: Workspace, refused: Refused) -> None:
-    request = train.prepare(ws, model="linear", test_start=date(2023, 1, 20), now=NOW)
+    request = train.prepare(ws, model="linear", test_start=date(2024, 1, 22), now=NOW)
     text = [r"needs at least \d+ sessions of history but has \d+"]
     refused(ws.settings.var_dir, "TooShortHistoryError", text, "train", "--request", request.request_uri)
     assert len(ws.registry().list(MARKET)) == 1
@@ -361,8 +362,8 @@ def test_dates_that_cannot_be_are_refused(ws: Workspace, refused: Refused) -> No
         "--end",
         "2025-06-16",
     )
-    text = ["labels known at", "may not forecast session 2024-01-03", "after its cut-off"]
-    refused(var, "LookAheadError", text, "predict", *at, "--start", "2024-01-03")
+    text = ["labels known at", "may not forecast session 2024-03-01", "after its cut-off"]
+    refused(var, "LookAheadError", text, "predict", *at, "--start", "2024-03-01")
     with pytest.raises(InvalidDateRangeError, match="no session after the first forecast"):
         _evaluated(ws, date(2025, 6, 13))
 
@@ -428,12 +429,15 @@ def test_a_damaged_bundle_is_refused_by_inference_and_by_trading(ws: Workspace, 
 
 def test_training_again_restores_a_damaged_bundle(ws: Workspace) -> None:
     """What the message advises: the same request gives the same bytes, so the version that cites them is whole again."""
-    without_forecasts(ws)
-    champion = ws.registry().get(MARKET)
-    flipped(Path(champion.bundle_uri) / "weights.safetensors")
+    made = trained(ws, test_start=date(2025, 5, 1))
+    ws.registry().promote(MARKET, made.version)
+    flipped(Path(made.bundle) / "weights.safetensors")
     assert reusable_champion(ws, "linear", NOW) is None
-    assert trained(ws).digest == champion.digest
+    with pytest.raises(ArtifactCorruptedError):
+        forecast(ws)
+    assert trained(ws, test_start=date(2025, 5, 1)).digest == made.digest
     assert forecast(ws).added > 0
+    assert reusable_champion(ws, "linear", NOW) is not None
     assert traded(ws, date(2025, 6, 13)).status == "settled"
 
 
@@ -656,12 +660,11 @@ def test_an_interrupted_training_registers_nothing_and_can_be_started_again(ws: 
 
 
 def test_a_training_process_that_fails_says_why(ws: Workspace) -> None:
-    request = train.prepare(ws, model="linear", test_start=date(2023, 1, 20), now=NOW)
-    with pytest.raises(
-        TrainingFailedError, match=r"(?s)ended with code 2.*TooShortHistoryError.*No model version was registered"
-    ):
+    request = train.prepare(ws, model="linear", test_start=date(2025, 5, 1), now=NOW)
+    Path(request.request_uri).unlink()
+    reason = r"(?s)ended with code 2.*ArtifactMissingError.*request\.json.*No model version was registered"
+    with pytest.raises(TrainingFailedError, match=reason):
         train.run_in_process(request, ws.settings)
-    assert len(ws.registry().list(MARKET)) == 1
 
 
 def test_a_training_that_dies_before_it_registers_leaves_the_champion_alone(

@@ -95,9 +95,9 @@ def test_a_source_that_delivers_nothing_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_a_source_without_bars_in_the_dates_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ws = new_market(tmp_path / "var", history_start="2022-12-01")
-    with pytest.raises(NoDataError, match=r"no bar from 2022-12-01 to 2022-12-30.*Choose dates"):
-        backfilled(ws, date(2022, 12, 1), date(2022, 12, 30))
+    ws = new_market(tmp_path / "var", history_start="2023-12-01")
+    with pytest.raises(NoDataError, match=r"no bar from 2023-12-01 to 2023-12-29.*Choose dates"):
+        backfilled(ws, date(2023, 12, 1), date(2023, 12, 29))
     assert ws.tables.names() == []
 
 

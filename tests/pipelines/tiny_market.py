@@ -29,7 +29,7 @@ from trading_core.storage.tables import Predicate
 MARKET = "tiny"
 NOW = datetime(2025, 6, 13, 22, 0, tzinfo=UTC)  # a Friday, two hours after the close
 LAST = date(2025, 6, 13)
-START = date(2023, 1, 3)
+START = date(2024, 1, 2)
 OPTIONS: dict[str, Any] = {
     "symbols": 30, "start": START.isoformat(), "seed": 11, "signal_ic": 0.1,
     # More events than a real market has, so that a few sessions meet some.
