@@ -7,28 +7,20 @@ or pyarrow (thread pools), and nothing is opened or called.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
-MODULES = (
-    "exchange_calendars",
-    "mlflow.tracking",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.store.model_registry.sqlalchemy_store",
-    "airflow.providers.cncf.kubernetes.operators.pod",
-)
-
 
 @hookimpl
 def on_starting(component: object) -> None:
     """Called by Airflow in each of its processes before it starts work."""
     if os.environ.get("TRADING_PRELOAD") == "1" and "scheduler" in sys.argv:
-        for name in MODULES:
-            importlib.import_module(name)
+        import mlflow.store.model_registry.sqlalchemy_store
+        import mlflow.store.tracking.sqlalchemy_store
+        import mlflow.tracking  # noqa: F401
 
 
 class PreloadPlugin(AirflowPlugin):

@@ -61,7 +61,8 @@ FENCES: dict[str, tuple[str, ...]] = {
     "safetensors": (f"{CORE}/registry",),
     "lightning": (f"{CORE}/training",),
     "optuna": (f"{CORE}/training",),
-    "mlflow": (f"{CORE}/registry", f"{CORE}/training"),
+    # preload.py imports for the sake of importing, before the scheduler forks; it uses nothing.
+    "mlflow": (f"{CORE}/registry", f"{CORE}/training", "plugins/preload.py"),
     "deltalake": (f"{CORE}/storage",),
     "boto3": (f"{CORE}/storage", f"{CORE}/execution/store_dynamodb.py"),
     "botocore": (f"{CORE}/storage", f"{CORE}/execution/store_dynamodb.py"),
@@ -70,7 +71,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "matplotlib": (f"{CORE}/plots",),
     "fastapi": (f"{CORE}/serving", "plugins"),
     "airflow": ("dags", "plugins"),
-    "exchange_calendars": (f"{CORE}/sessions.py",),
+    "exchange_calendars": (f"{CORE}/sessions.py", "plugins/preload.py"),
     # Nothing that runs code found in a file.
     **dict.fromkeys(("pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"), ()),
 }

@@ -384,6 +384,11 @@ class SessionNotSettledError(ExecutionError):
     open_orders: int
 
     def __str__(self) -> str:
+        if self.open_orders == 0:
+            return (
+                f"Account '{self.account}' cannot trade session {self.session}: its session {self.unsettled} was opened but "
+                "not brought to its end. Run that session again first; steps that are done change nothing."
+            )
         return (
             f"Account '{self.account}' cannot trade session {self.session}: its session {self.unsettled} still has {self.open_orders} open order(s). "
             f"Run feature_backfill for {self.unsettled} so that its bars are there; the next run settles it."

@@ -443,7 +443,7 @@ def test_training_again_restores_a_damaged_bundle(ws: Workspace) -> None:
 
 def test_a_bundle_that_is_gone_is_refused(ws: Workspace, refused: Refused) -> None:
     without_forecasts(ws)
-    (Path(ws.registry().get(MARKET).bundle_uri) / "MANIFEST.json").unlink()
+    (Path(ws.store.uri(ws.registry().get(MARKET).bundle_uri)) / "MANIFEST.json").unlink()
     text = ["no artifact at", "MANIFEST.json", "run that step again"]
     refused(ws.settings.var_dir, "ArtifactMissingError", text, "predict", "--market", MARKET)
 

@@ -129,7 +129,7 @@ def _register(
         tags={REQUEST_TAG: request.hash(), "market": ws.market.id, "model": model.model},
     )
     tags = {REQUEST_TAG: request.hash(), "config": request.model_name, "config_hash": card.config_hash}
-    bundle = ws.store.uri(prefix)
+    bundle = prefix  # relative to the store, which may be moved
     version = registry.register(ws.market.id, run_id, request.model_name, bundle, digest, card.cutoff, tags)
     _record_trial(ws, request, card, metrics, run_id, now)
     return _reference(version, metrics)
