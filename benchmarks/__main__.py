@@ -20,7 +20,9 @@ def main() -> None:
     codes = []
     for name in chosen:
         print(f"\n== {name}: {BENCHMARKS[name]}", flush=True)
-        codes.append(subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[2:]], check=False).returncode)
+        codes.append(
+            subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[2:]], check=False).returncode
+        )
     sys.exit(max(codes))
 
 

@@ -62,7 +62,9 @@ def main() -> None:
     count = _pandas(pandas_frame)
     theirs = _best(lambda: _pandas(pandas_frame)) / (len(frame) * count)
     print(f"{name}: {frame['symbol'].n_unique()} symbols, {len(frame)} rows")
-    print(f"trading_core, {len(names)} features (recursive and cross-sectional ones among them): {1e-6 / ours:.1f} million values/s")
+    print(
+        f"trading_core, {len(names)} features (recursive and cross-sectional among them): {1e-6 / ours:.1f} million values/s"
+    )
     print(f"pandas groupby, {count} simple features: {1e-6 / theirs:.1f} million values/s")
     print(f"ratio {theirs / ours:.1f}")
 

@@ -126,7 +126,9 @@ class Platform:
         arguments = ["run", "--market", MARKET, "--model", MODEL, "--strategy", STRATEGY, "--sessions", str(SESSIONS)]
         process = launcher(self.variables, *arguments)
         output, _ = process.communicate(timeout=280)
-        versions = [found.version for found in self.workspace().registry().list(MARKET)] if not process.returncode else []
+        versions = (
+            [found.version for found in self.workspace().registry().list(MARKET)] if not process.returncode else []
+        )
         return Pass(process.returncode, output, utc_now(), self.contents(), self.ledger_state(), versions)
 
     def ledger_state(self, account: str = "") -> dict[str, list[Any]]:
@@ -184,7 +186,7 @@ class Platform:
         )
 
     def start_backfill(self, dag_id: str, start: date, end: date, **body: Any) -> int:
-        """POST /backfills, again while SQLite is locked or Airflow's sweep has not closed the backfill before (30 s)."""
+        """POST /backfills, again while SQLite is locked (503, 500) or the backfill before is not swept yet (409, 30 s)."""
         wanted = {"dag_id": dag_id, "from_date": f"{start}T00:00:00Z", "to_date": f"{end}T00:00:00Z", **body}
         answers: list[str] = []
 
@@ -193,18 +195,20 @@ class Platform:
                 return int(self.api.call("POST", "/backfills", wanted)["id"])
             except AirflowApiError as error:
                 answers.append(str(error))
-                if "HTTP 409" in str(error) or "HTTP 503" in str(error):
+                if any(text in str(error) for text in ("HTTP 409", "HTTP 503", "Database error")):
                     return None
                 raise
 
-        return until(post, 60, lambda: answers[-1], every_s=1.0)
+        return until(post, 120, lambda: answers[-1], every_s=1.0)
 
     # --- contents ---
 
     def contents(self, start: date | None = None, end: date | None = None) -> dict[str, str]:
         """A digest per data table (bars, events, quarantine, features) of its rows, bit for bit."""
         tables = self.workspace().tables
-        names = [name for name in tables.names() if name in ("bars", "corporate_actions", "quarantine") or "features" in name]
+        names = [
+            name for name in tables.names() if name in ("bars", "corporate_actions", "quarantine") or "features" in name
+        ]
         return {name: digest(tables.read(name, where=Predicate(start, end))) for name in names}
 
 

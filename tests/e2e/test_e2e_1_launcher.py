@@ -39,7 +39,9 @@ def test_mlflow_answers_behind_the_same_login(platform: Platform) -> None:
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(url, timeout=30)
     login = base64.b64encode(f"{USER}:{platform.home.password}".encode()).decode()
-    answer = urllib.request.urlopen(urllib.request.Request(url, headers={"Authorization": f"Basic {login}"}), timeout=30)
+    answer = urllib.request.urlopen(
+        urllib.request.Request(url, headers={"Authorization": f"Basic {login}"}), timeout=30
+    )
     assert answer.status == 200
 
 

@@ -15,7 +15,14 @@ def replay_account(found: Pass) -> str:
 
 def test_it_ends_with_code_0_and_says_what_came_of_it(first_pass: Pass) -> None:
     assert first_pass.code == 0, first_pass.output
-    for text in ("Forecasts of linear v1", "buy-and-hold *", "Trading sessions", "Executions", "Report", "Where the time went"):
+    for text in (
+        "Forecasts of linear v1",
+        "buy-and-hold *",
+        "Trading sessions",
+        "Executions",
+        "Report",
+        "Where the time went",
+    ):
         assert text in first_pass.output, first_pass.output
 
 
@@ -47,7 +54,9 @@ def test_every_step_was_a_dag_run_of_its_own_and_succeeded(platform: Platform, f
     assert {r["run_type"] for r in platform.runs("batch_inference")[-1:]} == {"asset_triggered"}
 
 
-def test_a_second_pass_trains_nothing_and_orders_nothing(platform: Platform, first_pass: Pass, second_pass: Pass) -> None:
+def test_a_second_pass_trains_nothing_and_orders_nothing(
+    platform: Platform, first_pass: Pass, second_pass: Pass
+) -> None:
     assert second_pass.code == 0, second_pass.output
     assert "training skipped: champion linear v1 is fit" in second_pass.output
     assert second_pass.versions == first_pass.versions == [1]

@@ -45,6 +45,7 @@ def shoot(page: Page, name: str) -> None:
     """A screenshot into the folder E2E_SCREENSHOTS, where that is set."""
     folder = os.environ.get("E2E_SCREENSHOTS")
     if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 

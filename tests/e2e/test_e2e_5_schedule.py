@@ -53,7 +53,9 @@ def test_the_coming_session_is_traded_live_on_its_own(platform: Platform, first_
     if not platform.schedule.tradable(datetime.fromisoformat(check["start_date"])):
         # The exchange is open: what fell due is the session after, and the one before it has not closed.
         assert check["state"] == "skipped"
-        assert f"The open of {session} is not the next one" in platform.failure("daily_trade", run["dag_run_id"], "check")
+        assert f"The open of {session} is not the next one" in platform.failure(
+            "daily_trade", run["dag_run_id"], "check"
+        )
         assert platform.ledger_state(ACCOUNT) == {}
         return
     assert check["state"] == "success"

@@ -431,7 +431,7 @@ def test_training_again_restores_a_damaged_bundle(ws: Workspace) -> None:
     """What the message advises: the same request gives the same bytes, so the version that cites them is whole again."""
     made = trained(ws, test_start=date(2025, 5, 1))
     ws.registry().promote(MARKET, made.version)
-    flipped(Path(made.bundle) / "weights.safetensors")
+    flipped(Path(ws.store.uri(made.bundle)) / "weights.safetensors")
     assert reusable_champion(ws, "linear", NOW) is None
     with pytest.raises(ArtifactCorruptedError):
         forecast(ws)
