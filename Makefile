@@ -45,7 +45,7 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 up: setup  ## Airflow and MLflow left running, schedules on; prints addresses and login
-	@$(BIN)/python -m launcher up --market "$(MARKET)"
+	@$(BIN)/python -m launcher up --market "$(MARKET)" --symbols "$(SYMBOLS)"
 
 down: setup  ## stops what `make up` started
 	@$(BIN)/python -m launcher down

@@ -24,6 +24,7 @@ from session_timetable import SessionTimetable
 CALENDAR = runtime.config.load_market(runtime.SETTINGS.market, runtime.SETTINGS).calendar
 # An order that the risk rules, the ledger's order of sessions or a halt refuse is refused for good: retrying cannot help.
 NO_RETRY = (
+    "OrderWindowClosedError",
     "RiskRejectionError",
     "TradingHaltedError",
     "StrategyConflictError",

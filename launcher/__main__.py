@@ -28,6 +28,9 @@ console = Console(width=None if sys.stdout.isatty() else 110)
 errors = Console(stderr=True, soft_wrap=True)
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class Stopped(BaseException):
     """SIGINT or SIGTERM: unwinds through every `finally`, so that no service stays behind."""
 
@@ -73,15 +76,21 @@ def _run(home: Installation, market: config.MarketConfig, model: str, strategy: 
 
 
 @app.command()
-def up(market: str = typer.Option("", help="The market whose schedules run; default simulated.")) -> None:
+def up(
+    market: str = typer.Option("", help="The market whose schedules run; default simulated."),
+    symbols: str = typer.Option("", help="For yahoo: symbols separated by commas."),
+) -> None:
     """Starts Airflow and MLflow and leaves them running; the schedules are on."""
     settings = config.read_settings()
     if market:
-        os.environ["TRADING_MARKET"] = markets.resolve(market, [], settings, datetime.now(UTC)).id
+        os.environ["TRADING_MARKET"] = markets.resolve(market, _split(symbols), settings, datetime.now(UTC)).id
         settings = config.read_settings()
     home = installation(settings)
     with supervisor.exclusive(home):
         if supervisor.running(home):
+            kept = supervisor.scheduled_market(home)
+            if market and kept != settings.market:
+                raise supervisor.ServiceError(f"The services run for market '{kept}'. Stop them first: make down.")
             console.print("The services are running already.")
         else:
             console.print("Starting Airflow and MLflow (about half a minute) ...")
@@ -102,7 +111,7 @@ def _print_addresses(home: Installation) -> None:
     console.print(f"Airflow  {home.base_url}", highlight=False)
     console.print(f"MLflow   {home.mlflow_url}", highlight=False)
     console.print(f"Login    user {USER}, password {home.password}", highlight=False)
-    console.print(f"Scheduled market: {home.settings.market}. Stop with `make down`.", highlight=False)
+    console.print(f"Scheduled market: {supervisor.scheduled_market(home)}. Stop with `make down`.", highlight=False)
 
 
 @app.command()
@@ -128,11 +137,13 @@ def _split(symbols: str) -> Sequence[str]:
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
+    for number in SIGNALS:  # a second Ctrl-C must not cut off the clearing away
+        signal.signal(number, signal.SIG_IGN)
     raise Stopped
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, _stop)
     try:
         app()

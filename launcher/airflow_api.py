@@ -24,8 +24,11 @@ class AirflowApi:
     def __init__(self, home: Installation) -> None:
         self.base_url = home.base_url
         self._client = httpx.Client(base_url=home.base_url, timeout=60)
-        answer = self._client.post("/auth/token", json={"username": USER, "password": home.password})
-        answer.raise_for_status()
+        try:
+            answer = self._client.post("/auth/token", json={"username": USER, "password": home.password})
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise AirflowApiError(f"{home.base_url} refuses this installation's login: {error}") from error
         self._client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     def call(self, method: str, path: str, json: Any = None, params: dict[str, Any] | None = None) -> Any:
@@ -76,9 +79,11 @@ class AirflowApi:
         if name not in known:
             self.call("POST", "/pools", {"name": name, "slots": slots, "description": description})
 
-    def trigger(self, dag_id: str, conf: dict[str, Any], partition_key: str | None = None) -> str:
+    def trigger(
+        self, dag_id: str, conf: dict[str, Any], partition_key: str | None = None, note: str | None = None
+    ) -> str:
         """Starts a run and returns its id."""
-        body: dict[str, Any] = {"logical_date": None, "conf": conf}
+        body: dict[str, Any] = {"logical_date": None, "conf": conf, "note": note}
         if partition_key:
             body["partition_key"] = partition_key
         return self.call("POST", f"/dags/{dag_id}/dagRuns", body)["dag_run_id"]
@@ -102,7 +107,7 @@ class AirflowApi:
     def fail_run(self, dag_id: str, run_id: str) -> None:
         self.call("PATCH", f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}", {"state": "failed"})
 
-    def run_started_by(self, dag_id: str, source_run_id: str, within_s: float = 60) -> str:
+    def run_started_by(self, dag_id: str, source_run_id: str, within_s: float = 600) -> str:
         """The run of `dag_id` that an asset event of the run `source_run_id` started."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:

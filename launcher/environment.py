@@ -13,6 +13,7 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trading_core.config import PROJECT_ROOT, Settings, read_settings
 
@@ -54,14 +55,14 @@ class Installation:
         """The UI's password: made once, kept in a file only the owner can read."""
         path = self.airflow_home / "passwords.json"
         if not path.is_file():
-            _write_private(path, json.dumps({USER: secrets.token_urlsafe(12)}))
+            write_private(path, json.dumps({USER: secrets.token_urlsafe(12)}))
         return str(json.loads(path.read_text())[USER])
 
     def secret(self, name: str, length: int = 64) -> str:
         """A random secret of this installation, made once and kept in a file only the owner can read."""
         path = self.airflow_home / f"{name}.key"
         if not path.is_file():
-            _write_private(path, secrets.token_urlsafe(length))
+            write_private(path, secrets.token_urlsafe(length))
         return path.read_text()
 
     def environment(self) -> dict[str, str]:
@@ -107,12 +108,25 @@ def installation(settings: Settings | None = None) -> Installation:
     settings = settings or read_settings()
     settings.var_dir.mkdir(parents=True, exist_ok=True)
     (settings.var_dir / "airflow").mkdir(mode=0o700, exist_ok=True)
-    running = settings.var_dir / "airflow" / "services.json"
-    if running.is_file():
-        known = json.loads(running.read_text())
+    known = read_state(settings.var_dir / "airflow")
+    if any(Path(f"/proc/{pid}").exists() for pid in known.get("pids", {}).values()):
         return Installation(settings, known["port"], known["mlflow_port"])
     port = _free_port(int(os.environ.get("AIRFLOW_PORT") or 8080))
     return Installation(settings, port, _free_port(int(os.environ.get("MLFLOW_PORT") or 5000), avoid=port))
+
+
+def read_state(airflow_home: Path) -> dict[str, Any]:
+    """What was written of the services when they were started; empty when they were not, or it cannot be read."""
+    try:
+        found = json.loads((airflow_home / "services.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_state(airflow_home: Path, state: dict[str, Any]) -> None:
+    """Replaces it whole."""
+    write_private(airflow_home / "services.json", json.dumps(state))
 
 
 def _free_port(wanted: int, avoid: int = 0) -> int:
@@ -139,11 +153,11 @@ def _fernet(home: Installation) -> str:
 
     path = home.airflow_home / "fernet.key"
     if not path.is_file():
-        _write_private(path, Fernet.generate_key().decode())
+        write_private(path, Fernet.generate_key().decode())
     return path.read_text()
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Writes `text` readable by the owner only, whole or not at all."""
     temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:

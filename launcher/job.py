@@ -10,11 +10,12 @@ from launcher.airflow_api import AirflowApi, AirflowApiError
 from launcher.progress import Progress, Step
 from trading_core.config import MarketConfig, Settings
 from trading_core.pipelines import models, summary
-from trading_core.pipelines.workspace import open_workspace
+from trading_core.pipelines.workspace import Workspace, open_workspace
 
 DAGS = ["feature_backfill", "train_model", "batch_inference", "evaluate_strategies", "daily_trade", "controls"]
 # Consumers before producers: a paused consumer loses the events that should have started it.
 UNPAUSE = ["evaluate_strategies", "batch_inference", "train_model", "controls", "daily_trade", "feature_backfill"]
+NOTE = "make run"  # marks the runs a pass has started itself
 POOLS = {
     "market_data": (2, "downloads from a market data source"),
     "training": (1, "trainings on this machine, one at a time"),
@@ -41,15 +42,16 @@ class Job:
     def prepare_airflow(self, fresh: bool = True) -> None:
         """Pools, parsed DAGs, all DAGs on.
 
-        `fresh`: the services were started just now, so a run that counts as running is left over from a pass that was
-        interrupted, and is failed. In services that others use it may be anybody's training.
+        `fresh`: the services were started just now for this pass, so a run of `make run` that counts as running is left
+        over from a pass that was interrupted, and is failed. Runs of others (a backfill, a training) go on.
         """
         self.api.wait_for_dags(DAGS)
         for name, (slots, description) in POOLS.items():
             self.api.ensure_pool(name, slots, description)
         for dag_id in DAGS if fresh else ():
             for run in self.api.runs(dag_id, state=["running", "queued"]):
-                self.api.fail_run(dag_id, run["dag_run_id"])
+                if run["note"] == NOTE:
+                    self.api.fail_run(dag_id, run["dag_run_id"])
         for dag_id in DAGS:
             self.api.wait_for_choice(dag_id, "market", self.market.id)
         for dag_id in UNPAUSE:
@@ -60,9 +62,10 @@ class Job:
         ws = open_workspace(self.market, self.settings)
         with self.progress.step("feature backfill") as step:
             self._report_data(self._dag("feature_backfill", {"market": self.market.id}, step))
-        inferring = self._train(ws, now)
+        version, inferring = self._train(ws, now)
         with self.progress.step("batch inference") as step:
-            run_id = inferring or self.api.trigger("batch_inference", {"market": self.market.id, "version": "champion"})
+            conf = {"market": self.market.id, "version": str(version)}
+            run_id = inferring or self.api.trigger("batch_inference", conf, note=NOTE)
             self._follow("batch_inference", run_id, step)
         with self.progress.step("strategy evaluation") as step:
             evaluating = self.api.run_started_by("evaluate_strategies", run_id)
@@ -70,20 +73,19 @@ class Job:
         plan = summary.sessions_to_trade(ws, self.strategy, self.sessions, now)
         with self.progress.step(f"daily trades ({len(plan.sessions)})") as step:
             for session in plan.sessions:
-                self._trade(session, plan.replay if session <= ws.last_session(now) else None, step)
-        return summary.collect(ws, ws.sessions.offset(ws.last_session(now), 1 - self.sessions), datetime.now(UTC))
+                self._trade(session, None if ws.sessions.tradable(session, now) else plan.replay, step)
+        return summary.collect(ws, version, ws.sessions.offset(ws.last_session(now), 1 - self.sessions))
 
-    def _train(self, ws: Any, now: datetime) -> str | None:
-        """Trains unless a fit champion is there; returns the inference run that the new model started."""
-        champion = models.reusable_champion(ws, self.model, now)
-        if champion:
-            self.progress.note(
-                f"training skipped: champion {champion.model} v{champion.version} is fit ({champion.reason})"
-            )
-            return None
+    def _train(self, ws: Workspace, now: datetime) -> tuple[int, str | None]:
+        """Trains unless a fit version is there; returns its number and the inference run that a new model started."""
+        known = models.reusable_version(ws, self.model, now)
+        if known:
+            self.progress.note(f"training skipped: {known.model} v{known.version} is fit ({known.reason})")
+            return known.version, None
         with self.progress.step("training") as step:
             run_id = self._dag("train_model", {"market": self.market.id, "model": self.model}, step)
-            return self.api.run_started_by("batch_inference", run_id)
+            version = int(self.api.xcom("train_model", run_id, "register")["version"])
+            return version, self.api.run_started_by("batch_inference", run_id)
 
     def _report_data(self, run_id: str) -> None:
         """Says what the backfill could not fetch or set aside; silence would look like complete data."""
@@ -99,11 +101,11 @@ class Job:
     def _trade(self, session: date, replay: str | None, step: Step) -> None:
         self.progress.note(f"session {session}")
         conf = {"market": self.market.id, "strategy": self.strategy, **({"replay": replay} if replay else {})}
-        run_id = self.api.trigger("daily_trade", conf, partition_key=session.isoformat())
+        run_id = self.api.trigger("daily_trade", conf, partition_key=session.isoformat(), note=NOTE)
         self._follow("daily_trade", run_id, step.again())
 
     def _dag(self, dag_id: str, conf: dict[str, Any], step: Step) -> str:
-        run_id = self.api.trigger(dag_id, conf)
+        run_id = self.api.trigger(dag_id, conf, note=NOTE)
         self._follow(dag_id, run_id, step)
         return run_id
 

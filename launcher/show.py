@@ -25,6 +25,11 @@ def show_outcome(console: Console, outcome: Outcome, home: Installation) -> None
         highlight=False,
         soft_wrap=True,
     )
+    if outcome.champion.version != model.version:
+        champion = f"{outcome.champion.model} v{outcome.champion.version}"
+        promote = f".venv/bin/trading models promote --market {outcome.market} {model.version}"
+        text = f"Live sessions trade with the champion, {champion}. To change that: {promote}"
+        console.print(text, highlight=False, soft_wrap=True)
     console.print(_strategies(outcome))
     console.print(_sessions(outcome))
     console.print(_executions(outcome))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -16,11 +15,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import httpx
 
-from launcher.environment import LAUNCH_MARK, LOOPBACK, USER, Installation
+from launcher.environment import LAUNCH_MARK, LOOPBACK, USER, Installation, read_state, write_state
 
 SERVICES: dict[str, list[str]] = {
     "api-server": ["api-server"],
@@ -80,7 +79,7 @@ def running(home: Installation) -> bool:
 
     Those of a launcher that was killed are not: nobody knows how far it came, so the next start ends them.
     """
-    state = _state(home)
+    state = read_state(home.airflow_home)
     if not state.get("kept"):
         return False
     pids = state["pids"]
@@ -89,13 +88,12 @@ def running(home: Installation) -> bool:
 
 def keep(home: Installation) -> None:
     """Marks the services as left running: from now on they count as `running`."""
-    path = home.airflow_home / "services.json"
-    path.write_text(json.dumps({**_state(home), "kept": True}))
+    write_state(home.airflow_home, {**read_state(home.airflow_home), "kept": True, "market": home.settings.market})
 
 
-def _state(home: Installation) -> dict[str, Any]:
-    path = home.airflow_home / "services.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+def scheduled_market(home: Installation) -> str:
+    """The market whose schedules the services that are left running keep; "" when none are."""
+    return str(read_state(home.airflow_home).get("market", ""))
 
 
 def start(home: Installation, *, mlflow: bool = False) -> None:
@@ -108,7 +106,7 @@ def start(home: Installation, *, mlflow: bool = False) -> None:
     if mlflow:
         pids["mlflow"] = _spawn_mlflow(home, environment)
     state = {"port": home.port, "mlflow_port": home.mlflow_port, "pids": pids}
-    (home.airflow_home / "services.json").write_text(json.dumps(state))
+    write_state(home.airflow_home, state)
     wait_healthy(home, pids)
 
 

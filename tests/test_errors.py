@@ -93,6 +93,12 @@ SAMPLES: dict[str, tuple[TradingError, list[str]]] = {
             errors.SessionNotSettledError("paper-1", DAY, EARLIER, 3),
             ["'paper-1'", "2026-11-27", "2026-11-25", "3 open order(s)", "Run feature_backfill"],
         ),
+        (
+            errors.OrderWindowClosedError("paper-1", date(2026, 11, 23), datetime(2026, 11, 23, 14, 30, tzinfo=UTC)),
+            ["'paper-1'", "2026-11-23", "14:30 UTC", "the next session settles it"],
+        ),
+        (errors.FlattenRefusedError("replay-1", "it is a replay"), ["'replay-1'", "it is a replay"]),
+        (errors.StaleFormulasError("simulated", ["rsi_14"]), ["'simulated'", "rsi_14", "feature_backfill"]),
         (errors.TradingHaltedError("paper-1", "by hand"), ["'paper-1'", "by hand", "trading resume"]),
         (errors.NotASessionError("XNYS", date(2026, 11, 26)), ["2026-11-26", "XNYS", "Choose a session's date"]),
         (errors.DuplicateOrderError("abc123"), ["abc123", "not sent twice"]),

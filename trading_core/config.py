@@ -217,7 +217,15 @@ def load(kind: Kind, name: str, settings: Settings | None = None) -> Any:
 
 
 def load_market(name: str, settings: Settings | None = None) -> MarketConfig:
-    return load("markets", name, settings)
+    """A market by name. Its id is its file's name: two files with one id would share tables, models and accounts."""
+    loaded: MarketConfig = load("markets", name, settings)
+    require_own_id(loaded, name)
+    return loaded
+
+
+def require_own_id(market: MarketConfig, name: str) -> None:
+    if market.id != name:
+        raise InvalidConfigError(f"markets/{name}.yaml", [f"id: '{market.id}' must be the file's name, '{name}'"])
 
 
 def load_model(name: str, settings: Settings | None = None) -> ModelConfig:

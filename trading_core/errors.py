@@ -222,6 +222,17 @@ class QualityGateError(DataError):
 
 
 @dataclass(eq=False)
+class StaleFormulasError(DataError):
+    """Stored features that other formulas made than those of today's code."""
+
+    market: str
+    features: Sequence[str]
+
+    def __str__(self) -> str:
+        return f"The stored features of market '{self.market}' were made with other formulas than today's code has: {_some(self.features)}. Run feature_backfill (or `trading backfill`): it computes them anew."
+
+
+@dataclass(eq=False)
 class StaleDataError(DataError):
     market: str
     needed: date
@@ -393,6 +404,27 @@ class SessionNotSettledError(ExecutionError):
             f"Account '{self.account}' cannot trade session {self.session}: its session {self.unsettled} still has {self.open_orders} open order(s). "
             f"Run feature_backfill for {self.unsettled} so that its bars are there; the next run settles it."
         )
+
+
+@dataclass(eq=False)
+class OrderWindowClosedError(ExecutionError):
+    """A decision or an order for an open that has passed."""
+
+    account: str
+    session: date
+    opened: datetime
+
+    def __str__(self) -> str:
+        return f"The open of {self.session} passed at {self.opened:%Y-%m-%d %H:%M} UTC: account '{self.account}' sends nothing for it any more. What was sent stands; the next session settles it and trades on."
+
+
+@dataclass(eq=False)
+class FlattenRefusedError(ExecutionError):
+    account: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"Account '{self.account}' cannot be flattened now: {self.reason}."
 
 
 @dataclass(eq=False)

@@ -47,7 +47,7 @@ from trading_core.errors import (
 from trading_core.execution.ledger import Ledger
 from trading_core.execution.paper import PaperBroker
 from trading_core.pipelines import backfill, evaluate, markets, refs, train
-from trading_core.pipelines.models import reusable_champion
+from trading_core.pipelines.models import reusable_version
 from trading_core.pipelines.refs import EvaluationRef
 from trading_core.pipelines.workspace import Workspace, open_workspace
 from trading_core.sessions import Sessions
@@ -432,12 +432,12 @@ def test_training_again_restores_a_damaged_bundle(ws: Workspace) -> None:
     made = trained(ws, test_start=date(2025, 5, 1))
     ws.registry().promote(MARKET, made.version)
     flipped(Path(ws.store.uri(made.bundle)) / "weights.safetensors")
-    assert reusable_champion(ws, "linear", NOW) is None
+    assert reusable_version(ws, "linear", NOW) is None
     with pytest.raises(ArtifactCorruptedError):
         forecast(ws)
     assert trained(ws, test_start=date(2025, 5, 1)).digest == made.digest
     assert forecast(ws).added > 0
-    assert reusable_champion(ws, "linear", NOW) is not None
+    assert reusable_version(ws, "linear", NOW) is not None
     assert traded(ws, date(2025, 6, 13)).status == "settled"
 
 

@@ -118,7 +118,7 @@ def test_both_ledgers_hold_the_same_orders_and_fills(local: Spine, remote: Spine
 
 
 def test_the_coming_session_is_pending_and_the_past_ones_are_settled(local: Spine) -> None:
-    outcome = summary.collect(local.ws, LAST.replace(day=1), NOW)
+    outcome = summary.collect(local.ws, 1, LAST.replace(day=1))
     assert [line.state.status.value for line in outcome.sessions] == ["settled", "settled", "decided"]
     assert [line.account for line in outcome.sessions][-1] == "paper-tiny-top10"
     assert [line.fills for line in outcome.sessions][-1] == 0

@@ -12,6 +12,7 @@ from tiny_market import LAST, NOW, backfilled, forecast, rewritten, traded, trai
 
 from trading_core import config
 from trading_core.errors import (
+    FlattenRefusedError,
     LookAheadError,
     NoModelError,
     NotASessionError,
@@ -355,7 +356,8 @@ def test_nothing_but_a_live_session_could_reach_a_real_broker(
     dry = traded(ws, MON)
     assert [r.kind for r in (old, backfill, named, dry)] == ["replay", "replay", "replay", "dry"]
     assert dry.account == "dry-tiny-top10"
-    controls.act(ws, "flatten", old.account, "test", by="test", now=NOW)
+    with pytest.raises(FlattenRefusedError, match="it is a replay"):
+        controls.act(ws, "flatten", old.account, "test", by="test", now=NOW)
     controls.act(ws, "settle", dry.account, "test", by="test", now=NOW)
     assert real_broker == []
 

@@ -56,7 +56,7 @@ def resolve_account(
     """
     reason = _replay_reason(tradable_now, is_backfill, replay_name)
     if reason:
-        parts = (replay_name,) if replay_name else (strategy, model_policy, strategy_hash[:8])
+        parts = (replay_name,) if replay_name is not None else (strategy, model_policy, strategy_hash[:8])
         return AccountChoice(account_id("replay", market, *parts), PAPER, AccountKind.REPLAY, reason)
     if broker_is_real if dry_run is None else dry_run:
         why = f"dry run: nothing is sent to '{broker_name}'"
@@ -65,7 +65,7 @@ def resolve_account(
 
 
 def _replay_reason(tradable_now: bool, is_backfill: bool, replay_name: str | None) -> str:
-    if replay_name:
+    if replay_name is not None:
         return f"the run names the replay '{replay_name}'"
     if is_backfill:
         return "the run is a backfill"

@@ -1,7 +1,9 @@
 """Market data -> bars and features. plan -> fetch (by symbols) -> check_and_store -> compute (by sessions) -> publish.
 
 Fetched bars and computed features wait in a staging area of the artifact store; each table changes in one commit, so that a
-run that is killed leaves every table as it was. A run replaces exactly the rows of its own sessions.
+run that is killed leaves every table as it was. A run replaces the bars of exactly its own sessions, and the features of
+all sessions that look back on bars it has changed. Runs may overlap: `publish` ends when the features that it wrote are
+those of the bars as they are stored then, so that any order of the steps of any runs ends with the same tables.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import polars as pl
 
 from trading_core import config
 from trading_core.errors import (
+    ArtifactMissingError,
+    CommitConflictError,
     EmptyUniverseError,
     InvalidDateRangeError,
     NoDataError,
@@ -24,6 +28,7 @@ from trading_core.features import build as features
 from trading_core.features.registry import FEATURES
 from trading_core.market import adjust, quality
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA
+from trading_core.pipelines import backfill_notes as notes
 from trading_core.pipelines.refs import BackfillPlan, BarsRef, DateRange, FeaturesRef, StagedRef
 from trading_core.pipelines.workspace import Workspace
 from trading_core.schema import BARS, CORPORATE_ACTIONS, INSTRUMENTS, MONTH, QUARANTINE, SESSION, SYMBOL, TableSchema
@@ -31,6 +36,7 @@ from trading_core.storage.tables import Predicate
 
 MAX_FAILED_SHARE = 0.2  # more failed symbols than this and the universe is not what the market says it is
 MARKER_FAMILY = "returns"  # published last: a session that it holds has the features of all families
+PUBLISH_ATTEMPTS = 20  # each is lost only to another run that changed bars while this one computed
 WHOLE = "all"  # the month partition of tables without a session
 
 
@@ -55,8 +61,10 @@ def plan(
 ) -> BackfillPlan:
     """What to fetch and compute for sessions start..end (default: the whole history up to the last closed session).
 
-    refresh=False leaves out what is stored already (unless a feature's formula has changed). fill_gap also takes the
-    sessions since the last stored one. Errors: InvalidDateRangeError, EmptyUniverseError.
+    refresh=False leaves out what is stored already (unless a feature's formula has changed, a symbol's download failed,
+    or a run died between its bars and its features). fill_gap also takes the sessions since the last stored one.
+    Returns `start` .. `end` to fetch (of what to compute, when there is nothing to fetch) and the `ranges` to compute.
+    Errors: InvalidDateRangeError, EmptyUniverseError.
     """
     last = ws.last_session(now)
     first, final = start or ws.market.history_start, end or last
@@ -70,21 +78,40 @@ def plan(
     stored = _stored_sessions(ws)
     if fill_gap and stored and stored[-1] < wanted[0]:
         wanted = ws.sessions.between(ws.sessions.next(stored[-1]), final)
-    fetch_needed = wanted if refresh else sorted(set(wanted) - set(stored))
-    compute_needed = sorted({*fetch_needed, *stored}) if _formulas_changed(ws) else fetch_needed
-    compute_needed = sorted({*compute_needed, *_depending(ws, sorted(set(fetch_needed) - set(stored)), stored)})
+    fetch_needed = wanted if refresh else _missing(ws, wanted, stored)
+    compute_needed = sorted({*fetch_needed, *_outdated_sessions(ws, fetch_needed, stored)})
     if not compute_needed:
         reason = f"all {len(wanted)} sessions from {wanted[0]} to {wanted[-1]} are stored already"
         return BackfillPlan(ws.market.id, run_id, wanted[0], wanted[-1], (), (), reason)
     hull = ws.sessions.between(compute_needed[0], compute_needed[-1])
+    asked = fetch_needed or hull
     return BackfillPlan(
         ws.market.id,
         run_id,
-        hull[0],
-        hull[-1],
+        asked[0],
+        asked[-1],
         chunks=_chunks(ws.source().symbols(), ws.market.fetch_symbols, ws.market.id) if fetch_needed else (),
         ranges=tuple(DateRange(part[0], part[-1]) for part in _split(hull, ws.market.compute_sessions)),
     )
+
+
+def _missing(ws: Workspace, wanted: Sequence[date], stored: Sequence[date]) -> list[date]:
+    """Sessions that are not stored, or not of every symbol because its download failed."""
+    failed = notes.failed_ranges(ws)
+    there = set(stored)
+    return [day for day in wanted if day not in there or any(part.start <= day <= part.end for part in failed)]
+
+
+def _outdated_sessions(ws: Workspace, fetched: Sequence[date], stored: Sequence[date]) -> list[date]:
+    """Stored sessions to compute again: all of them for a new formula, else those after bars that were missing or changed.
+
+    Not only as many as the longest window: one more dividend, say, changes the last bits of all later adjusted prices.
+    """
+    if _formulas_changed(ws):
+        return list(stored)
+    there = set(stored)
+    starts = [*notes.unfinished(ws).values(), *(day for day in fetched if day not in there)]
+    return [day for day in stored if day >= min(starts)] if starts else []
 
 
 def _stored_sessions(ws: Workspace) -> list[date]:
@@ -96,22 +123,14 @@ def _stored_sessions(ws: Workspace) -> list[date]:
     return sorted(empty | set.intersection(*(set(ws.tables.sessions(name)) for name in tables)))
 
 
-def _note_empty(ws: Workspace, plan: BackfillPlan, present: set[date]) -> None:
-    """Remembers sessions without any bar, so that the next run does not ask for them again.
+def _note_empty(ws: Workspace, plan: BackfillPlan) -> None:
+    """Remembers fetched sessions without any bar, so that the next run does not ask for them again.
 
     Only those before a session that has bars: the newest ones may just not be there yet.
     """
-    for session in ws.sessions.between(plan.start, max(present, default=plan.start)):
-        if session not in present and session < max(present, default=plan.start):
-            ws.store.create(ws.path("features", "empty", session.isoformat()), b"")
-
-
-def _depending(ws: Workspace, holes: Sequence[date], stored: Sequence[date]) -> list[date]:
-    """Stored sessions whose features look back on sessions that were missing when they were computed."""
-    if not holes:
-        return []
-    last = ws.sessions.offset(holes[-1], features.warm_up(sorted(FEATURES)))
-    return [session for session in stored if holes[0] < session <= last]
+    present = ws.tables.sessions(BARS.name, Predicate(plan.start, plan.end)) if plan.chunks else []
+    for session in sorted(set(ws.sessions.between(plan.start, present[-1])) - set(present)) if present else ():
+        ws.store.create(ws.path("features", "empty", session.isoformat()), b"")
 
 
 def _formulas_changed(ws: Workspace) -> bool:
@@ -144,14 +163,46 @@ def fetch(ws: Workspace, plan: BackfillPlan, symbols: tuple[str, ...], now: date
 
 
 def check_and_store(ws: Workspace, plan: BackfillPlan, staged: Sequence[StagedRef], now: datetime) -> BarsRef | None:
-    """Quality gates over the whole range, then one commit each of bars, events and quarantine.
+    """Quality gates over the whole range, then one commit each of quarantine, events and bars.
 
-    Returns None when nothing was fetched. Errors: SymbolFetchError when more than a fifth of the symbols failed,
+    The bars come last: whoever sees them sees their splits. Returns None when nothing was fetched, and what it returned
+    before when these files are stored and gone already. Errors: SymbolFetchError when more than a fifth of the symbols failed,
     QualityGateError when a blocking check found something; nothing is stored then.
     """
     if not staged:
         return None
-    bars, actions, failures = _unstage_bars(ws, staged)
+    try:
+        bars, actions, failures = _unstage_bars(ws, staged)
+    except ArtifactMissingError:
+        if before := notes.remembered(ws, plan.run_id, "bars", staged, BarsRef):
+            return before
+        raise
+    report = _checked(ws, plan, bars, actions, failures, now)
+    inside = actions.filter(pl.col(SESSION).is_between(plan.start, plan.end))
+    inside = inside.unique(CORPORATE_ACTIONS.key, keep="first")
+    instruments = ws.source().instruments(now)  # asked before the first commit: failing here changes nothing
+    stored = _with_failed(ws, plan, BARS, report.clean, failures)
+    quarantined = _with_failed(ws, plan, QUARANTINE, report.quarantined, failures)
+    events = _with_failed(ws, plan, CORPORATE_ACTIONS, inside, failures)
+    version = _store_bars(ws, plan, stored, events, quarantined, instruments)
+    notes.note_failures(ws, plan, failures)
+    path = ws.path("quality", f"{plan.start}_{plan.end}_{plan.run_id}.json")
+    ws.store.write_json(path, _quality_json(report, failures))
+    symbols = stored[SYMBOL].n_unique()
+    result = BarsRef(ws.market.id, version, len(stored), len(report.quarantined), symbols, failures, path)
+    notes.remember(ws, plan.run_id, "bars", staged, result)
+    return result
+
+
+def _checked(
+    ws: Workspace,
+    plan: BackfillPlan,
+    bars: pl.DataFrame,
+    actions: pl.DataFrame,
+    failures: dict[str, str],
+    now: datetime,
+) -> quality.QualityReport:
+    """The quality report of what was fetched; raises when too little came, or when a blocking check found something."""
     asked = sum(len(chunk) for chunk in plan.chunks)
     if failures and (bars.is_empty() or len(failures) > MAX_FAILED_SHARE * asked):
         raise SymbolFetchError(ws.market.source, failures)
@@ -159,26 +210,40 @@ def check_and_store(ws: Workspace, plan: BackfillPlan, staged: Sequence[StagedRe
         raise NoDataError(
             f"Source '{ws.market.source}' has no bar from {plan.start} to {plan.end}", "Choose dates the market covers."
         )
-    source = ws.source()
-    report = quality.check_bars(bars, actions, ws.sessions, now, source.price_basis)
+    report = quality.check_bars(bars, actions, ws.sessions, now, ws.source().price_basis)
     blocking = report.findings.filter(pl.col("severity") == "block")
     if not blocking.is_empty():
         raise QualityGateError(ws.market.id, [f"{r['check']}: {r['detail']}" for r in blocking.head(10).to_dicts()])
-    inside = actions.filter(pl.col(SESSION).is_between(plan.start, plan.end))
-    inside = inside.unique(CORPORATE_ACTIONS.key, keep="first")
-    instruments = source.instruments(now)  # asked before the first commit: a source that fails here changes nothing
-    stored = _with_failed(ws, plan, BARS, report.clean, failures)
+    return report
+
+
+def _store_bars(
+    ws: Workspace,
+    plan: BackfillPlan,
+    bars: pl.DataFrame,
+    events: pl.DataFrame,
+    quarantined: pl.DataFrame,
+    instruments: pl.DataFrame,
+) -> int:
+    """The commits. A change of bars or events is marked before it is there: a run that dies after it has left word."""
     span = Predicate(plan.start, plan.end)
-    quarantined = _with_failed(ws, plan, QUARANTINE, report.quarantined, failures)
-    events = _with_failed(ws, plan, CORPORATE_ACTIONS, inside, failures)
-    version = ws.tables.replace(BARS.name, stored, span, schema=BARS)
+    changed = [
+        _first_difference(ws.tables.read(table.name, where=span) if ws.tables.exists(table.name) else None, frame)
+        for table, frame in ((BARS, bars), (CORPORATE_ACTIONS, events))
+    ]
+    if first := min((day for day in changed if day), default=None):
+        notes.mark_changed(ws, plan.run_id, first)
     ws.tables.replace(QUARANTINE.name, quarantined, span, schema=QUARANTINE)
     ws.tables.replace(CORPORATE_ACTIONS.name, events, span, schema=CORPORATE_ACTIONS)
     _store_instruments(ws, instruments)
-    path = ws.path("quality", f"{plan.start}_{plan.end}_{plan.run_id}.json")
-    ws.store.write_json(path, _quality_json(report, failures))
-    symbols = stored[SYMBOL].n_unique()
-    return BarsRef(ws.market.id, version, len(stored), len(report.quarantined), symbols, failures, path)
+    return ws.tables.replace(BARS.name, bars, span, schema=BARS)
+
+
+def _first_difference(left: pl.DataFrame | None, right: pl.DataFrame) -> date | None:
+    """The first session with a row that only one of the two has (keys are unique in each); None when they are equal."""
+    both = pl.concat([left.select(right.columns), right]) if left is not None else right
+    first = both.unique(keep="none")[SESSION].min()
+    return first if isinstance(first, date) else None
 
 
 def _unstage_bars(ws: Workspace, staged: Sequence[StagedRef]) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, str]]:
@@ -226,41 +291,120 @@ def compute(ws: Workspace, plan: BackfillPlan, span: DateRange, now: datetime) -
     Bars are read from the start of history: the forward adjustment then has the same base in every run, so that day by
     day, month by month and all at once give the same float32 bits.
     """
+    return _computed(ws, plan, span, now, "features")
+
+
+def _computed(ws: Workspace, plan: BackfillPlan, span: DateRange, now: datetime, kind: str) -> StagedRef:
+    """`compute` into the staging folder `kind`; `inputs.json` names the versions of the tables that it has read."""
     names = sorted(FEATURES)
-    frame = features.build(adjusted_bars(ws, span.end), names, span.start, span.end)
+    versions = _input_versions(ws)
+    frame = features.build(adjusted_bars(ws, span.end, versions), names, span.start, span.end)
     keys = frame.columns[:3]
     files = {
         f"{family}.parquet": _to_parquet(frame.select(*keys, *members))
         for family, members in features.families(names).items()
     }
-    prefix = _staging(ws, plan, "features", f"{span.start}_{span.end}")
+    files["inputs.json"] = config.canonical_json(versions).encode()
+    prefix = _staging(ws, plan, kind, f"{span.start}_{span.end}")
     return StagedRef(prefix, ws.store.publish(prefix, files, now), len(frame))
 
 
-def adjusted_bars(ws: Workspace, end: date, start: date | None = None) -> pl.DataFrame:
-    """Stored bars up to `end`, adjusted forward with the events up to `end`; only sessions from `start` on are returned."""
+def _input_versions(ws: Workspace) -> dict[str, int | None]:
+    """The versions of what features are made of. Bars are asked first: the events of bars that are there are there too."""
+    return {name: ws.tables.version(name) for name in (BARS.name, CORPORATE_ACTIONS.name)}
+
+
+def adjusted_bars(ws: Workspace, end: date, versions: Mapping[str, int | None]) -> pl.DataFrame:
+    """Bars up to `end`, adjusted forward with the events up to `end`, both as they were at `versions` of their tables."""
     where = Predicate(None, end)
-    bars = ws.tables.read(BARS.name, where=where).select(*BAR_SCHEMA)
-    actions = ws.tables.read(CORPORATE_ACTIONS.name, where=where).select(*ACTION_SCHEMA)
-    full = adjust.adjusted(bars, actions)
-    return full.filter(pl.col(SESSION) >= start) if start else full
+    bars, actions = (
+        ws.tables.read(name, where=where, version=versions[name]).select(*columns)
+        for name, columns in ((BARS.name, BAR_SCHEMA), (CORPORATE_ACTIONS.name, ACTION_SCHEMA))
+    )
+    return adjust.adjusted(bars, actions)
 
 
 def publish(ws: Workspace, plan: BackfillPlan, staged: Sequence[StagedRef], now: datetime) -> FeaturesRef:
-    """One commit per family over the plan's sessions, then the features version that later steps cite."""
-    parts = [ws.store.open_published(part.prefix, part.digest) for part in staged]
-    families = sorted(features.families(sorted(FEATURES)), key=lambda family: (family == MARKER_FAMILY, family))
-    for family in families if parts else ():
-        frame = pl.concat([pl.read_parquet(io.BytesIO(part.read(f"{family}.parquet"))) for part in parts])
-        ws.tables.replace(features.table_name(family), frame, Predicate(plan.start, plan.end))
-        if family == MARKER_FAMILY:
-            _note_empty(ws, plan, set(frame[SESSION]))
-    version = _write_version(ws)
+    """One commit per family, then the features version that later steps cite.
+
+    Written are the plan's sessions, and all later ones when this run has changed bars. Asked again after it has
+    finished, it returns what it returned. Errors: CommitConflictError when bars change faster than features are made.
+    """
+    try:
+        for part in staged:
+            ws.store.open_published(part.prefix, part.digest)
+    except ArtifactMissingError:
+        if before := notes.remembered(ws, plan.run_id, "features", staged, FeaturesRef):
+            return before
+        raise
+    span, rows = DateRange(plan.start, plan.end), 0
+    if staged:
+        unfinished = notes.unfinished(ws)
+        span, rows = _write_features(ws, plan, staged, now)
+        whole = span.end >= (ws.tables.last_session(BARS.name) or span.end)
+        mended = [run_id for run_id, first in unfinished.items() if whole and span.start <= first]
+        notes.finish(ws, [plan.run_id, *mended])
+        _note_empty(ws, plan)
+    sessions = len(ws.sessions.between(span.start, span.end))
+    result = FeaturesRef(ws.market.id, _write_version(ws), span.start, span.end, rows, sessions)
+    if staged:
+        notes.remember(ws, plan.run_id, "features", staged, result)
+    for part in staged:  # each withdraws its manifest: half a deletion reads as missing, not as damaged
+        ws.store.delete(part.prefix)
     ws.store.delete(ws.path("staging", plan.run_id))
-    rows = sum(part.rows for part in staged)
-    return FeaturesRef(
-        ws.market.id, version, plan.start, plan.end, rows, len(ws.sessions.between(plan.start, plan.end))
-    )
+    return result
+
+
+def _write_features(
+    ws: Workspace, plan: BackfillPlan, staged: Sequence[StagedRef], now: datetime
+) -> tuple[DateRange, int]:
+    """Commits the features of the plan's sessions; returns which sessions were written in the end, and their rows.
+
+    Why overlapping runs end right: whoever writes features of a session looks, after its last commit, whether they are
+    of the bars as they are now, and else writes them again. Bars that change after that look belong to a run that has
+    its own publish still to come, and that one writes all later sessions that have bars by then.
+    """
+    start, end, parts = plan.ranges[0].start, plan.ranges[-1].end, list(staged)
+    has_changed = notes.changed_by(ws, plan.run_id) is not None
+    for _ in range(PUBLISH_ATTEMPTS):
+        if _outdated(ws, parts, end):
+            parts = _compute_again(ws, plan, start, end, now)
+        last = ws.tables.last_session(BARS.name) or end
+        if has_changed and last > end:
+            parts += _compute_again(ws, plan, ws.sessions.next(end), last, now)
+            end = last
+        _commit_features(ws, parts, Predicate(start, end))
+        if not _outdated(ws, parts, end):
+            return DateRange(start, end), sum(part.rows for part in parts)
+    raise CommitConflictError(f"{ws.market.id}/{BARS.name}", PUBLISH_ATTEMPTS)
+
+
+def _outdated(ws: Workspace, parts: Sequence[StagedRef], end: date) -> bool:
+    """Whether a bar or event up to `end` is another one now than when one of these features was computed."""
+    import json
+
+    present = _input_versions(ws)
+    for base in {ws.store.open_published(part.prefix, part.digest).read("inputs.json") for part in parts}:
+        for name, version in json.loads(base).items():
+            if version == present[name]:
+                continue
+            then, now = (ws.tables.read(name, where=Predicate(None, end), version=v) for v in (version, present[name]))
+            if _first_difference(then, now):
+                return True
+    return False
+
+
+def _compute_again(ws: Workspace, plan: BackfillPlan, start: date, end: date, now: datetime) -> list[StagedRef]:
+    """Computes sessions anew, beside the staged ones: another attempt of `publish` still finds those it was handed."""
+    spans = _split(ws.sessions.between(start, end), ws.market.compute_sessions)
+    return [_computed(ws, plan, DateRange(span[0], span[-1]), now, "again") for span in spans]
+
+
+def _commit_features(ws: Workspace, parts: Sequence[StagedRef], where: Predicate) -> None:
+    opened = [ws.store.open_published(part.prefix, part.digest) for part in parts]
+    for family in sorted(features.families(sorted(FEATURES)), key=lambda family: (family == MARKER_FAMILY, family)):
+        frame = pl.concat([pl.read_parquet(io.BytesIO(part.read(f"{family}.parquet"))) for part in opened])
+        ws.tables.replace(features.table_name(family), frame, where)
 
 
 def _write_version(ws: Workspace) -> str:

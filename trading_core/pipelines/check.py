@@ -21,6 +21,7 @@ def check_file(path: Path, kind: str) -> None:
     loaded: object = config.load_file(path, KINDS[kind])
     where = f"'{path.stem}'"
     if isinstance(loaded, MarketConfig):
+        config.require_own_id(loaded, path.stem)
         options = config.parse_options(
             source_entry(loaded.source).options, loaded.options, f"options of market {where}"
         )

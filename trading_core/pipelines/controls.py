@@ -6,20 +6,21 @@ from datetime import date, datetime
 from typing import Any
 
 from trading_core import config
-from trading_core.errors import SessionOrderError, UnknownNameError
+from trading_core.errors import FlattenRefusedError, SessionNotSettledError, SessionOrderError, UnknownNameError
+from trading_core.execution.accounts import PAPER
 from trading_core.execution.ids import decision_id
 from trading_core.execution.ledger import ALL_ACCOUNTS, Ledger, open_orders
 from trading_core.execution.records import AccountRecord, DecidedOrder, Decision, SessionStatus, Target
+from trading_core.execution.registry import BROKERS
 from trading_core.pipelines import refs, settlement
 from trading_core.pipelines.account import TradingAccount, open_account
-from trading_core.pipelines.trade import send_order, strategy_hash
+from trading_core.pipelines.trade import FLATTEN, send_order, strategy_hash
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
 from trading_core.schema import BARS, SYMBOL, Side
 from trading_core.storage.tables import Predicate
 
 ACTIONS = ("halt", "resume", "flatten", "settle")
-FLATTEN = "flatten"
 
 
 def act(ws: Workspace, action: str, account: str, reason: str, *, by: str, now: datetime) -> dict[str, Any]:
@@ -34,16 +35,23 @@ def act(ws: Workspace, action: str, account: str, reason: str, *, by: str, now: 
         ledger.resume(account, by, now, reason)
         return {"action": action, "account": account, "halted": ledger.halted(account) is not None, "reason": reason}
     owner = _owner(ledger, ws, account)
-    opened = open_account(ws, account, "paper" if account.startswith(("replay-", "dry-")) else ws.settings.broker,
-                          config.load_strategy(owner.strategy, ws.settings))  # fmt: skip
+    opened = open_account(ws, account, _broker_of(account), config.load_strategy(owner.strategy, ws.settings))
     if action == "settle":
         last = ledger.last_session(account)
         if last is None:
             return {"action": action, "account": account, "status": "no session yet"}
         done = settlement.settle(ws, opened, account, last.session, "", now)
         return {"action": action, "account": account, **refs.dump(done)}
+    if account.startswith("replay-"):
+        raise FlattenRefusedError(account, "it is a replay; its positions are history on paper")
     ledger.halt(account, f"flatten: {reason}", by, now)
     return {"action": action, "account": account, **_flatten(ws, opened, owner, now)}
+
+
+def _broker_of(account: str) -> str:
+    """The broker an account was opened at: its id begins with the name; replays and dry runs are on paper."""
+    name = account.split("-", 1)[0]
+    return name if name in BROKERS else PAPER
 
 
 def _owner(ledger: Ledger, ws: Workspace, account: str) -> AccountRecord:
@@ -64,11 +72,12 @@ def _flatten(ws: Workspace, account: TradingAccount, owner: AccountRecord, now: 
     canceled = 0
     if last is not None and last.session == session:
         for order in open_orders(account.ledger.orders(account.name, session)):
-            if account.broker.order(order.intent.client_order_id) is not None:  # else a run died before it was sent
+            reached = account.broker.order(order.intent.client_order_id) is not None  # else a run died before
+            if reached and order.intent.strategy != FLATTEN:  # run again, a flatten leaves its own sells alone
                 account.broker.cancel(order.intent.client_order_id)
                 canceled += 1
     else:
-        settlement.catch_up(ws, account, session, now)
+        _catch_up(ws, account, session, now)
         decided = ws.sessions.previous(session)
         account.ledger.open_session(account.name, session, decided, decided, now, f"{FLATTEN}-{now:%Y%m%dT%H%M%S}")
     decision = account.ledger.freeze_decision(_decision(ws, account, owner, session, now))
@@ -79,6 +88,19 @@ def _flatten(ws: Workspace, account: TradingAccount, owner: AccountRecord, now: 
     sent = sum(send_order(account, decision, order, now, label=FLATTEN) for order in sells)
     result = settlement.settle(ws, account, account.name, session, "", now)
     return {"session": str(session), "canceled": canceled, "sells": sent, "status": result.status}
+
+
+def _catch_up(ws: Workspace, account: TradingAccount, session: date, now: datetime) -> None:
+    """Settles what came before; while a session is being traded that cannot be done yet."""
+    try:
+        settlement.catch_up(ws, account, session, now)
+    except SessionNotSettledError as error:
+        close = ws.sessions.close(error.unsettled)
+        reason = (
+            f"its session {error.unsettled} is not settled; its bars come after {close:%Y-%m-%d %H:%M} UTC. The account is "
+            "halted; flatten it again then"
+        )
+        raise FlattenRefusedError(account.name, reason) from error
 
 
 def _sells(ws: Workspace, account: TradingAccount, session: date) -> list[DecidedOrder]:

@@ -136,6 +136,15 @@ def _forecasts(ws: Workspace, version: str, start: date | None, end: date | None
     return found
 
 
+def require_horizon(ws: Workspace, name: str, chosen: StrategyConfig, forecasts: pl.DataFrame) -> None:
+    """A strategy whose horizon the model does not forecast would hold nothing without a word. Errors: EmptyUniverseError."""
+    horizons = sorted(forecasts["horizon"].unique().to_list())
+    if strategy_entry(chosen.strategy).benchmark or chosen.horizon in horizons:
+        return
+    reason = f"strategy '{name}' ranks by horizon {chosen.horizon}, the model forecasts {horizons}"
+    raise EmptyUniverseError(ws.market.id, reason)
+
+
 def _simulate(
     ws: Workspace,
     name: str,
@@ -146,11 +155,7 @@ def _simulate(
     final: date,
     capital: float,
 ) -> BacktestResult:
-    horizons = set(found["horizon"].unique().to_list())
-    if chosen.horizon not in horizons:
-        raise EmptyUniverseError(
-            ws.market.id, f"strategy '{name}' ranks by horizon {chosen.horizon}, the model forecasts {sorted(horizons)}"
-        )
+    require_horizon(ws, name, chosen, found)
     panel = ForecastPanel.from_frame(found, chosen.horizon, data.symbols, data.sessions)
     return engine.run(
         data,

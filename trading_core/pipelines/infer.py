@@ -107,8 +107,9 @@ def _forecast(ws: Workspace, chosen: ModelVersion, sessions: list[date], run_id:
     found = found.join(_eligible(ws, sessions, versions), on=[SYMBOL, SESSION], how="semi")
     if found.is_empty():
         return 0
-    # Only what is missing is written; a concurrent run of the same version writes the very same rows.
-    for part in _contiguous(sessions, ws):
+    # A run beside this one may have stored some of them meanwhile: rows that a decision may cite are never rewritten.
+    present = forecast_sessions(ws, str(chosen.version))
+    for part in _contiguous([session for session in sessions if session not in present], ws):
         rows = found.filter(pl.col(SESSION).is_between(part[0], part[-1]))
         where = Predicate(part[0], part[-1], {"model_version": str(chosen.version)})
         ws.tables.replace(
@@ -137,9 +138,9 @@ def _back(ws: Workspace, session: date, count: int) -> date:
 
 def _contiguous(sessions: list[date], ws: Workspace) -> list[list[date]]:
     """Runs of neighbouring sessions: what lies between them is stored already and must not be replaced."""
-    parts: list[list[date]] = [[sessions[0]]]
-    for session in sessions[1:]:
-        if ws.sessions.next(parts[-1][-1]) == session:
+    parts: list[list[date]] = []
+    for session in sessions:
+        if parts and ws.sessions.next(parts[-1][-1]) == session:
             parts[-1].append(session)
         else:
             parts.append([session])

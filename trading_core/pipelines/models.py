@@ -1,4 +1,4 @@
-"""Model versions of a market: listing, promotion, and whether the champion is fit to be used again."""
+"""Model versions of a market: listing, promotion, and whether one of them is fit to be used again."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from trading_core import config
-from trading_core.errors import NoModelError, StorageError
+from trading_core.config import ModelConfig
+from trading_core.errors import StorageError
 from trading_core.features import build as features
 from trading_core.pipelines.workspace import Workspace
-from trading_core.registry.mlflow_registry import CHAMPION, ModelVersion
+from trading_core.registry.mlflow_registry import ModelVersion
 
 FRESH_SESSIONS = 63  # a model is taken again for a quarter beyond the market's test sessions
 
@@ -32,28 +33,30 @@ def promote(ws: Workspace, version: int) -> ModelVersion:
     return ws.registry().promote(ws.market.id, version)
 
 
-def reusable_champion(ws: Workspace, model: str, now: datetime) -> ReusableModel | None:
-    """The champion, if it was trained with today's config and formulas and its cut-off is recent; else None.
+def reusable_version(ws: Workspace, model: str, now: datetime) -> ReusableModel | None:
+    """The newest version trained with today's config and formulas and a recent cut-off; None when there is none.
 
     Its bundle is opened and verified: a corrupted one is not taken again.
     """
     if not _registry_exists(ws):
         return None
-    try:
-        champion = ws.registry().get(ws.market.id, CHAMPION)
-    except NoModelError:
-        return None
     chosen = config.load_model(model, ws.settings)
-    if not bundle_is_whole(ws, champion):
-        return None
-    card = ws.store.read_json(f"{ws.store.path_of(champion.bundle_uri)}/config.json")
-    same = card["config_hash"] == config.config_hash(chosen)
-    same = same and card["fingerprints"] == features.fingerprints(chosen.features)
-    age = len(ws.sessions.between(champion.cutoff, ws.last_session(now))) - 1
-    if not same or age > ws.market.test_sessions + FRESH_SESSIONS:
-        return None
-    return ReusableModel(
-        champion.model, champion.version, champion.cutoff, f"same configuration, cut-off {champion.cutoff}"
+    for version in reversed(versions(ws)):
+        if version.model == model and _is_fit(ws, version, chosen, now):
+            reason = f"same configuration, cut-off {version.cutoff}"
+            return ReusableModel(version.model, version.version, version.cutoff, reason)
+    return None
+
+
+def _is_fit(ws: Workspace, version: ModelVersion, chosen: ModelConfig, now: datetime) -> bool:
+    if not bundle_is_whole(ws, version):
+        return False
+    card = ws.store.read_json(f"{ws.store.path_of(version.bundle_uri)}/config.json")
+    age = len(ws.sessions.between(version.cutoff, ws.last_session(now))) - 1
+    return (
+        card["config_hash"] == config.config_hash(chosen)
+        and card["fingerprints"] == features.fingerprints(chosen.features)
+        and age <= ws.market.test_sessions + FRESH_SESSIONS
     )
 
 

@@ -8,7 +8,7 @@ from datetime import date
 import polars as pl
 
 from trading_core.dataset.panel import Panel
-from trading_core.errors import NoDataError
+from trading_core.errors import NoDataError, StaleFormulasError
 from trading_core.features import build as features
 from trading_core.features.registry import FEATURES
 from trading_core.market import adjust
@@ -21,14 +21,28 @@ Versions = Mapping[str, int]
 
 
 def current_versions(ws: Workspace) -> dict[str, int]:
-    """The Delta version of every table a model reads, at this moment."""
+    """The Delta version of every table a model reads, at this moment.
+
+    Errors: NoDataError (no tables yet), StaleFormulasError (they hold values of other formulas than today's code).
+    """
     names = [features.table_name(family) for family in features.families(sorted(FEATURES))]
     found = {name: ws.tables.version(name) for name in (*names, BARS.name, CORPORATE_ACTIONS.name, INSTRUMENTS.name)}
     missing = [name for name, version in found.items() if version is None]
     if missing:
         way_out = "Run feature_backfill (or `trading backfill`) first."
         raise NoDataError(f"Market '{ws.market.id}' has no table {', '.join(missing)} yet", way_out)
+    _refuse_old_formulas(ws)
     return {name: version for name, version in found.items() if version is not None}
+
+
+def _refuse_old_formulas(ws: Workspace) -> None:
+    """A model must not be stamped with today's formulas when the stored values come from yesterday's."""
+    path = ws.path("features", "current.json")
+    stored = ws.store.read_json(path)["fingerprints"] if ws.store.exists(path) else {}
+    today = features.fingerprints(sorted(FEATURES))
+    changed = sorted(name for name, fingerprint in today.items() if stored.get(name) != fingerprint)
+    if changed:
+        raise StaleFormulasError(ws.market.id, changed)
 
 
 def load_panel(ws: Workspace, names: Sequence[str], start: date, end: date, versions: Versions) -> Panel:

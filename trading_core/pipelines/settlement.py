@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import date, datetime
 
 import polars as pl
@@ -14,7 +13,7 @@ from trading_core.execution.broker import SimulatedBroker
 from trading_core.execution.ledger import open_orders
 from trading_core.execution.records import Decision, SessionStatus, SessionSummary
 from trading_core.pipelines.account import TradingAccount
-from trading_core.pipelines.refs import SessionResult
+from trading_core.pipelines.refs import SessionResult, dump
 from trading_core.pipelines.workspace import Workspace
 from trading_core.portfolio.actions import apply_actions
 from trading_core.schema import (
@@ -226,7 +225,7 @@ def _result(ws: Workspace, account: TradingAccount, session: date, kind: str, no
     )
     from trading_core.config import canonical_json
 
-    report = {"result": asdict(result), "decision": decision, "orders": orders, "fills": fills, "written_at": str(now)}
+    report = {"result": dump(result), "decision": decision, "orders": orders, "fills": fills, "written_at": str(now)}
     ws.store.write_bytes(path, canonical_json(report).encode())
     return result
 

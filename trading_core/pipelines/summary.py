@@ -29,7 +29,8 @@ class Outcome:
     """`sessions` and `executions`: of the sessions given to `collect`, oldest first."""
 
     market: str
-    model: ModelVersion
+    model: ModelVersion  # the one this pass trained or took again
+    champion: ModelVersion  # the one live sessions trade with
     evaluation: EvaluationRef
     report_path: str  # full path or URI of the HTML report
     sessions: tuple[SessionLine, ...]
@@ -65,10 +66,11 @@ def sessions_to_trade(ws: Workspace, strategy: str, count: int, now: datetime) -
     return TradePlan((*missed[-count:], coming), f"from-{missed[-count]}")
 
 
-def collect(ws: Workspace, start: date, now: datetime) -> Outcome:
-    """The champion's newest evaluation, and every session of the market's accounts from `start` on."""
-    champion = ws.registry().get(ws.market.id, CHAMPION)
-    raw = ws.store.read_json(ws.path("evaluations", f"latest-v{champion.version}.json"))
+def collect(ws: Workspace, version: int, start: date) -> Outcome:
+    """A version's newest evaluation, and every session of the market's accounts from `start` on."""
+    registry = ws.registry()
+    model, champion = registry.version(ws.market.id, version), registry.get(ws.market.id, CHAMPION)
+    raw = ws.store.read_json(ws.path("evaluations", f"latest-v{version}.json"))
     evaluation = refs.load(EvaluationRef, raw)
     ledger = Ledger(ws.ledger_store())
     lines = []
@@ -84,4 +86,4 @@ def collect(ws: Workspace, start: date, now: datetime) -> Outcome:
     lines.sort(key=lambda line: (line.state.record.session, line.account))
     executions = ledger.executions(market=ws.market.id, start=start)
     report = ws.store.uri(evaluation.report)
-    return Outcome(ws.market.id, champion, evaluation, report, tuple(lines), tuple(executions))
+    return Outcome(ws.market.id, model, champion, evaluation, report, tuple(lines), tuple(executions))

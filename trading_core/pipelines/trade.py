@@ -7,6 +7,7 @@ again. Every step takes and returns references only.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
@@ -19,8 +20,10 @@ from trading_core.backtest.engine import view_of
 from trading_core.config import StrategyConfig
 from trading_core.errors import (
     DuplicateOrderError,
+    InvalidConfigError,
     LedgerUnreachableError,
     NoDataError,
+    OrderWindowClosedError,
     StaleDataError,
     TradingHaltedError,
 )
@@ -32,7 +35,7 @@ from trading_core.execution.registry import broker_entry
 from trading_core.pipelines import infer as inference
 from trading_core.pipelines import settlement
 from trading_core.pipelines.account import TradingAccount, open_account
-from trading_core.pipelines.evaluate import build_strategy, load_market_data, risk_limits
+from trading_core.pipelines.evaluate import build_strategy, load_market_data, require_horizon, risk_limits
 from trading_core.pipelines.refs import OrdersRef, SessionRef, SessionResult
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
@@ -43,6 +46,8 @@ from trading_core.schema import FORECASTS, Order, OrderStatus, Side
 from trading_core.storage.tables import Predicate
 
 LIVE_POLICY, REPLAY_POLICY = "champion", "as-of"
+FLATTEN = "flatten"  # the label of orders, and the model of decisions, that close an account by hand
+REPLAY_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 
 def why_not_now(ws: Workspace, session: date, now: datetime) -> str:
@@ -65,6 +70,8 @@ def choose_account(
     ws: Workspace, strategy: str, session: date, *, is_backfill: bool, replay: str | None, now: datetime
 ) -> AccountChoice:
     """The account a run of `session` trades on: code decides, not configuration (see execution.accounts)."""
+    if replay is not None and not REPLAY_NAME.fullmatch(replay):
+        raise InvalidConfigError("The replay name", [f"'{replay}': give 1 to 31 of a-z, 0-9 and '-', not '-' first"])
     broker = broker_entry(ws.settings.broker)
     return resolve_account(
         market=ws.market.id,
@@ -131,6 +138,13 @@ def _refuse_when_halted(ledger: Ledger, account: str) -> None:
         raise TradingHaltedError(account, reason)
 
 
+def _refuse_after_open(ws: Workspace, ref: SessionRef, now: datetime) -> None:
+    """A live decision or order belongs before the open; a task that wakes up late must not trade a price it could know."""
+    opened = ws.sessions.open(ref.session)
+    if ref.kind != AccountKind.REPLAY and now >= opened:
+        raise OrderWindowClosedError(ref.account, ref.session, opened)
+
+
 def _account(ws: Workspace, ref: SessionRef) -> TradingAccount:
     return open_account(ws, ref.account, ref.broker, config.load_strategy(ref.strategy, ws.settings))
 
@@ -171,12 +185,14 @@ def decide(ws: Workspace, ref: SessionRef, now: datetime) -> SessionRef:
     if account.ledger.get_decision(ref.account, ref.session) is not None:
         return ref
     _refuse_when_halted(account.ledger, ref.account)
+    _refuse_after_open(ws, ref, now)
     chosen = config.load_strategy(ref.strategy, ws.settings)
     data, _, _ = load_market_data(ws, ref.decision_session)
     d = len(data.sessions) - 1
     if data.sessions[d] != ref.decision_session:
         raise StaleDataError(ws.market.id, ref.decision_session, data.sessions[d])
     forecasts = _stored_forecasts(ws, ref)
+    require_horizon(ws, ref.strategy, chosen, forecasts)
     panel = ForecastPanel.from_frame(forecasts, chosen.horizon, data.symbols, data.sessions)
     state = account.broker.account()
     holdings = {position.symbol: position.quantity for position in state.positions}
@@ -265,17 +281,14 @@ def _send(ws: Workspace, ref: SessionRef, side: Side, now: datetime) -> OrdersRe
     decision = account.ledger.get_decision(ref.account, ref.session)
     if decision is None:
         raise NoDataError(f"Session {ref.session} of '{ref.account}' has no decision", "Run its decide step first.")
+    orders = [order for order in decision.orders if order.side is side]
     state = account.ledger.session_state(ref.account, ref.session)
     settled = state is not None and state.status is SessionStatus.SETTLED
-    submitted = known = 0
-    for order in decision.orders:
-        if order.side is not side:
-            continue
-        if settled or not send_order(account, decision, order, now):
-            known += 1
-        else:
-            submitted += 1
-    return OrdersRef(ref.account, ref.session, side.value, submitted, known)
+    if not orders or settled or decision.model == FLATTEN:  # a flatten has sent its orders itself
+        return OrdersRef(ref.account, ref.session, side.value, 0, len(orders))
+    _refuse_after_open(ws, ref, now)
+    submitted = sum(send_order(account, decision, order, now) for order in orders)
+    return OrdersRef(ref.account, ref.session, side.value, submitted, len(orders) - submitted)
 
 
 def send_order(

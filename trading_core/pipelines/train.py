@@ -166,9 +166,13 @@ def _die_with_parent() -> None:
 
 def require_shared_store(settings: Settings) -> None:
     """A pod cannot see this machine's folders. Errors: InvalidConfigError."""
+    problems = []
     if not settings.artifacts.startswith("s3://"):
-        problem = f"TRADING_ARTIFACTS_URL is the folder '{settings.artifacts}'; a pod needs s3://bucket/prefix"
-        raise InvalidConfigError("Training on Kubernetes", [problem])
+        problems.append(f"TRADING_ARTIFACTS_URL is the folder '{settings.artifacts}'; a pod needs s3://bucket/prefix")
+    if not settings.mlflow_tracking_uri:
+        problems.append("TRADING_MLFLOW_TRACKING_URI is not set; a pod needs an MLflow that this machine reads too")
+    if problems:
+        raise InvalidConfigError("Training on Kubernetes", problems)
 
 
 def load_request(uri: str, settings: Settings) -> tuple[Workspace, TrainRequest]:
@@ -207,7 +211,12 @@ def outcome(ws: Workspace, ref: TrainingRef) -> ModelRef:
     path = ws.path("training", ref.request_hash, "result.json")
     if not ws.store.exists(path):
         raise TrainingFailedError(f"the training process left no result at '{path}'")
-    return refs.load(ModelRef, ws.store.read_json(path))
+    made = refs.load(ModelRef, ws.store.read_json(path))
+    known = ws.registry().version(made.market, made.version)
+    if known.digest != made.digest:
+        reason = f"version {made.version} is another model here: the training registered it in an MLflow of its own"
+        raise TrainingFailedError(reason)
+    return made
 
 
 def _known_result(ws: Workspace, request: TrainRequest, path: str) -> ModelRef | None:
@@ -236,7 +245,7 @@ def code_version() -> str:
     """The library's version and, in a checkout, the commit."""
     try:
         found = subprocess.run(
-            ["git", "-C", str(config.PROJECT_ROOT), "rev-parse", "--short=12", "HEAD"],
+            ["git", "-C", str(config.PROJECT_ROOT), "describe", "--always", "--dirty", "--abbrev=12"],
             capture_output=True,
             text=True,
             check=True,
