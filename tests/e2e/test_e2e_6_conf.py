@@ -41,3 +41,15 @@ def test_a_wrong_value_is_refused_before_there_is_a_run(
 def test_a_key_that_is_no_session_is_refused(platform: Platform, key: str) -> None:
     with pytest.raises(AirflowApiError, match="HTTP 400"):
         platform.api.trigger("daily_trade", {}, partition_key=key)
+
+
+def test_an_unknown_key_fails_the_run_at_once_and_names_the_allowed_ones(platform: Platform) -> None:
+    """Airflow itself takes any key; the DAG's first task refuses it, without a second try."""
+    run_id = platform.api.trigger("daily_trade", {"sesion": "2026-01-05"})
+    before = platform.ledger_state()
+    assert platform.wait("daily_trade", [run_id]) == {run_id: "failed"}
+    log = platform.failure("daily_trade", run_id, "check")
+    assert "Unknown key(s) in the run's conf: sesion" in log
+    assert "Allowed: market, strategy, session, replay" in log
+    assert platform.task("daily_trade", run_id, "check")["try_number"] == 1
+    assert platform.ledger_state() == before

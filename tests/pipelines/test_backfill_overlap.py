@@ -54,18 +54,15 @@ class DayRun:
 
 def without(ws: Workspace, prepared: Workspace, days: Sequence[date]) -> dict[str, pl.DataFrame]:
     """Takes `days` (up to LAST) out of a copy; returns the tables that one run over everything gives."""
-    for name in ws.tables.names():
-        if name not in ("forecasts", "instruments"):
-            rewritten(ws, name, lambda rows: rows.clear(), days[0])
-    return bulk(prepared)
-
-
-def bulk(prepared: Workspace) -> dict[str, pl.DataFrame]:
-    return {name: frame for name, frame in all_contents(prepared).items() if name != "forecasts"}
+    for name in stored(ws):
+        rewritten(ws, name, lambda rows: rows.clear(), days[0])
+    return stored(prepared)
 
 
 def stored(ws: Workspace) -> dict[str, pl.DataFrame]:
-    return {name: frame for name, frame in all_contents(ws).items() if name != "forecasts"}
+    """The tables by session that a backfill writes."""
+    tables = all_contents(ws).items()
+    return {name: frame for name, frame in tables if "session" in frame.columns and name != "forecasts"}
 
 
 FIRST, SECOND = 0, 1
