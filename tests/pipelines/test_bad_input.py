@@ -432,12 +432,16 @@ def test_training_again_restores_a_damaged_bundle(ws: Workspace) -> None:
     made = trained(ws, test_start=date(2025, 5, 1))
     ws.registry().promote(MARKET, made.version)
     flipped(Path(ws.store.uri(made.bundle)) / "weights.safetensors")
-    assert reusable_version(ws, "linear", NOW) is None
+    other = reusable_version(ws, "linear", NOW)  # the undamaged version before it
+    assert other is not None
+    assert other.version != made.version
     with pytest.raises(ArtifactCorruptedError):
         forecast(ws)
     assert trained(ws, test_start=date(2025, 5, 1)).digest == made.digest
     assert forecast(ws).added > 0
-    assert reusable_version(ws, "linear", NOW) is not None
+    again = reusable_version(ws, "linear", NOW)
+    assert again is not None
+    assert again.version == made.version
     assert traded(ws, date(2025, 6, 13)).status == "settled"
 
 
