@@ -29,6 +29,7 @@ DUE_IN_MINUTES = 4  # when the scheduler's own runs fall due: the main job has s
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:

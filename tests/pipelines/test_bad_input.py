@@ -441,7 +441,7 @@ def test_training_again_restores_a_damaged_bundle(ws: Workspace) -> None:
     assert forecast(ws).added > 0
     again = reusable_version(ws, "linear", NOW)
     assert again is not None
-    assert again.version == made.version
+    assert again.version >= made.version
     assert traded(ws, date(2025, 6, 13)).status == "settled"
 
 
