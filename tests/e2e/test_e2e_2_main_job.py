@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import exchange_calendars
+import pytest
 from platform_harness import MARKET, SESSIONS, Pass, Platform
+
+pytestmark = pytest.mark.xdist_group("services")  # one worker: the services start once
 
 LIVE = f"paper-{MARKET}-top10"
 HEADS = ("feature_backfill", "train_model", "batch_inference", "evaluate_strategies", "daily_trade")
@@ -16,6 +19,7 @@ def replay_account(found: Pass) -> str:
 def test_it_ends_with_code_0_and_says_what_came_of_it(first_pass: Pass) -> None:
     assert first_pass.code == 0, first_pass.output
     for text in (
+        "\ntraining ...",
         "Forecasts of linear v1",
         "buy-and-hold *",
         "Trading sessions",
