@@ -268,8 +268,8 @@ def test_config_check_passes_on_the_repository(trading: Callable[..., Answer]) -
         ("models", "model: lstm\nfeatures: [rsi_15]\n", "rsi_15"),
         ("models", "model: lstm\nfeatures: [rsi_14]\narchitecture: {hidden: 3}\n", "hidden: unknown key"),
         ("models", "model: lstm\nfeatures: [rsi_14]\ntraining: {epochs: 0}\n", "epochs"),
-        ("markets", "id: x\nsource: simulatd\nhistory_start: 2020-01-02\n", "Did you mean 'simulated'?"),
-        ("markets", "id: x\nsource: simulated\nhistory_start: 2020-01-02\ncalendar: XNYSE\n", "XNYSE"),
+        ("markets", "id: wrong\nsource: simulatd\nhistory_start: 2020-01-02\n", "Did you mean 'simulated'?"),
+        ("markets", "id: wrong\nsource: simulated\nhistory_start: 2020-01-02\ncalendar: XNYSE\n", "XNYSE"),
         ("markets", "id: [", "cannot be read as YAML"),
     ],
 )
