@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PANEL = ROOT.parent / "shared" / "market" / "sp500_2013_2018.parquet"
+SHARED = ROOT.parent / "shared"  # not part of the repository: commands and tests that need it find it beside the clone
+PANEL = Path("..", "shared", "market", "sp500_2013_2018.parquet")
 MARK = "TRADING_BENCHMARK"
 
 
@@ -34,11 +35,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="trading-bench-") as folder:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+        if SHARED.is_dir():
+            (Path(folder) / "shared").symlink_to(SHARED)
         commands = [
             ("make run (fresh clone, warm package cache)", ["make", "run"]),
             ("make run (again)", ["make", "run"]),
         ]
-        if PANEL.is_file():
+        if (clone / PANEL).is_file():
             commands.append(("make run MARKET=sp500_2013_2018.parquet", ["make", "run", f"MARKET={PANEL}"]))
         if "--with-tests" in sys.argv:
             commands.append(("make test", ["make", "test"]))
