@@ -18,6 +18,31 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Which tests share a worker: all end-to-end tests (the services start once), else those of a file (its fixtures).
+
+    pytest-xdist's own groups are marks that it writes into node ids, which pytest 9.2 no longer lets it do.
+    """
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            if file.startswith("tests/e2e/"):
+                return "services"
+            # One test of many cases over a cheap fixture: split further, or it is the last to end.
+            return nodeid.partition("[")[0] if file.startswith("tests/contracts/") else file
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The end-to-end tests first: they wait much and compute little, so they take one worker from the start."""
+    items.sort(key=lambda item: "tests/e2e/" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The endpoint URL of a moto server (S3, DynamoDB ...) over HTTP on 127.0.0.1; keys: "testing" / "testing"."""

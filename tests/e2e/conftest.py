@@ -29,12 +29,10 @@ DUE_IN_MINUTES = 4  # when the scheduler's own runs fall due: the main job has s
 HERE = Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.services)
-            item.add_marker(pytest.mark.xdist_group("services"))
             item.add_marker(pytest.mark.timeout(420))
 
 

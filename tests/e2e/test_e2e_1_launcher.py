@@ -12,8 +12,6 @@ from platform_harness import Platform, survivors
 
 from launcher.environment import USER
 
-pytestmark = pytest.mark.xdist_group("services")  # one worker: the services start once
-
 
 def test_a_start_interrupted_by_ctrl_c_ends_with_code_130_and_leaves_no_process(platform: Platform) -> None:
     assert platform.start.interrupted_code == 130, platform.start.interrupted_output

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import exchange_calendars
-import pytest
 from platform_harness import MARKET, SESSIONS, Pass, Platform
-
-pytestmark = pytest.mark.xdist_group("services")  # one worker: the services start once
 
 LIVE = f"paper-{MARKET}-top10"
 HEADS = ("feature_backfill", "train_model", "batch_inference", "evaluate_strategies", "daily_trade")

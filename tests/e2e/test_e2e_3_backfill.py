@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from platform_harness import MARKET, Pass, Platform, until
 
-pytestmark = pytest.mark.xdist_group("services")  # one worker: the services start once
-
 # February 2023: every weekday but Presidents' Day.
 MONTH = [date(2023, 2, 1) + timedelta(days=n) for n in range(28)]
 MONTH = [day for day in MONTH if day.weekday() < 5 and day != date(2023, 2, 20)]

@@ -12,8 +12,6 @@ from platform_harness import MARKET, Pass, Platform, until
 
 from launcher.environment import USER
 
-pytestmark = pytest.mark.xdist_group("services")  # one worker: the services start once
-
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 

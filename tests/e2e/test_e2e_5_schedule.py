@@ -6,10 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import exchange_calendars
-import pytest
 from platform_harness import DONE, MARKET, SCHEDULED_STRATEGY, Pass, Platform, until, utc_now
-
-pytestmark = pytest.mark.xdist_group("services")  # one worker: the services start once
 
 ACCOUNT = f"paper-{MARKET}-{SCHEDULED_STRATEGY}"
 

@@ -9,8 +9,6 @@ from platform_harness import Platform
 
 from launcher.airflow_api import AirflowApiError
 
-pytestmark = pytest.mark.xdist_group("services")  # one worker: the services start once
-
 
 @pytest.mark.parametrize(
     ("dag_id", "conf", "named"),

@@ -23,7 +23,6 @@ from trading_core.schema import FORECASTS
 from trading_core.storage.options import StorageOptions
 
 # Its prepared stores are costly: one worker builds them once.
-pytestmark = pytest.mark.xdist_group("spine")
 
 SESSIONS = 2  # settled ones; a pending one comes after them
 
