@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from trading_core.errors import DuplicateKeysError, InvalidDateRangeError, MissingColumnsError, WrongTypeError
-from trading_core.features.registry import FEATURES, BarBlock, Feature, get
-from trading_core.schema import SESSION, SYMBOL, TS, BoolArray, Float32Array, IntArray
+from trading_core.features.kernels import Section, compiled
+from trading_core.features.market_inputs import MarketBars
+from trading_core.features.registry import FEATURES, SECTOR, BarBlock, Feature, get
+from trading_core.schema import SESSION, SYMBOL, TS, Float32Array, FloatArray, IntArray
 
 _KEYS = (SYMBOL, TS, SESSION)
 _CELLS_PER_BLOCK = 1 << 15  # 256 KiB per column: a kernel's arrays stay in the cache of one core
+_MAX_THREADS = 8
+NumberArray: TypeAlias = npt.NDArray[np.floating]
 
 
 def describe() -> list[Feature]:
@@ -23,8 +31,11 @@ def describe() -> list[Feature]:
 
 
 def warm_up(names: Sequence[str]) -> int:
-    """Rows of a symbol needed before the first row to build, so that it is as if all history had been there."""
-    return max((get(name).lookback for name in names), default=0)
+    """Rows of a symbol needed before the first row to build, so that it is as if all history had been there.
+
+    One more for what looks at the market: its return needs the bar before.
+    """
+    return max((get(name).lookback + get(name).needs_market for name in names), default=0)
 
 
 def families(names: Sequence[str]) -> dict[str, list[str]]:
@@ -45,12 +56,24 @@ def fingerprints(names: Sequence[str]) -> dict[str, str]:
     return {name: get(name).fingerprint for name in names}
 
 
-def build(bars: pl.DataFrame, names: Sequence[str], start: date, end: date) -> pl.DataFrame:
+def build(
+    bars: pl.DataFrame,
+    names: Sequence[str],
+    start: date,
+    end: date,
+    *,
+    calendar: str = "XNYS",
+    threads: int | None = None,
+) -> pl.DataFrame:
     """Computes the features `names` for the bars of sessions `start` .. `end`, both included.
 
     bars: adjusted bars (symbol, ts, session and the inputs of the features; in any order, of any symbols) of that range
-        and at least `warm_up(names)` rows of each symbol before it, as far as they exist. More change nothing. Rows
-        after `end` are not read. Cross-sectional features compare the symbols that are in `bars` at the same `ts`.
+        and at least `warm_up(names)` rows of each symbol before it, as far as they exist, in whole sessions: of every `ts`
+        that is handed in, the bars of all symbols (the market's return is their mean). More change nothing. Rows after
+        `end` are not read. Cross-sectional features compare the symbols that are in `bars` at the same `ts`; sector-relative
+        ones read a String column `sector` where there is one.
+    calendar: the exchange, for features of the calendar. threads: blocks of symbols computed side by side (default: one
+        per core, at most 8); any number gives the same bits.
     Returns symbol, ts, session and one float32 column per name, sorted by symbol and ts. NaN = not defined (each
         feature's docstring says when); there are no nulls and no infinities.
     Errors: UnknownNameError, InvalidDateRangeError, MissingColumnsError, WrongTypeError, DuplicateKeysError.
@@ -58,17 +81,18 @@ def build(bars: pl.DataFrame, names: Sequence[str], start: date, end: date) -> p
     features = [get(name) for name in dict.fromkeys(names)]
     if start > end:
         raise InvalidDateRangeError(start, end, "the start lies after the end")
-    inputs = tuple(dict.fromkeys(column for f in features for column in f.inputs))
-    rows = _checked(bars, inputs).filter(pl.col(SESSION) <= end).sort(SYMBOL, TS)
-    _refuse_duplicates(rows)
-    spans = _Spans.of(rows, start, warm_up(names))
-    keys = rows.select(_KEYS).filter(pl.col(SESSION) >= start)
-    columns = _compute(features, rows, inputs, spans, keys)
+    inputs = tuple(dict.fromkeys(column for f in features for column in f.columns))
+    rows = _sorted(_checked(bars, inputs).filter(pl.col(SESSION) <= end))
+    wanted = rows[SESSION] >= start
+    table = _Table.of(features, rows, wanted.to_numpy(), warm_up(names), calendar)
+    with ThreadPoolExecutor(threads or min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
+        columns = _compute(features, table, pool)
+    keys = rows.select(_KEYS).filter(wanted)
     return keys.with_columns(pl.Series(f.name, columns[f.name], dtype=pl.Float32) for f in features)
 
 
 def _checked(bars: pl.DataFrame, inputs: tuple[str, ...]) -> pl.DataFrame:
-    """The needed columns, the inputs as float64 with NaN for null."""
+    """The needed columns, the inputs as float64 with NaN for null, the sector as text."""
     missing = [column for column in (*_KEYS, *inputs) if column not in bars.columns]
     if missing:
         raise MissingColumnsError("Bars", missing, bars.columns)
@@ -77,78 +101,160 @@ def _checked(bars: pl.DataFrame, inputs: tuple[str, ...]) -> pl.DataFrame:
             raise WrongTypeError("Bars", column, str(bars.schema[column]), "a number")
     if bars.schema[SESSION] != pl.Date:
         raise WrongTypeError("Bars", SESSION, str(bars.schema[SESSION]), "Date")
-    return bars.select(*_KEYS, *(pl.col(column).cast(pl.Float64).fill_null(np.nan) for column in inputs))
+    sector = [pl.col(SECTOR).cast(pl.String).fill_null("")] if SECTOR in bars.columns else []
+    return bars.select(*_KEYS, *(pl.col(column).cast(pl.Float64).fill_null(np.nan) for column in inputs), *sector)
 
 
-def _refuse_duplicates(rows: pl.DataFrame) -> None:
-    repeated = (pl.col(SYMBOL) == pl.col(SYMBOL).shift()) & (pl.col(TS) == pl.col(TS).shift())
-    doubles = rows.filter(repeated)
+def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
+    """By symbol and ts, each pair once."""
+    same = pl.col(SYMBOL) == pl.col(SYMBOL).shift()
+    in_order = (pl.col(SYMBOL) > pl.col(SYMBOL).shift()) | (same & (pl.col(TS) > pl.col(TS).shift()))
+    if rows.select(in_order.all()).item():  # the first row's null does not count
+        return rows
+    rows = rows.sort(SYMBOL, TS)
+    doubles = rows.filter(same & (pl.col(TS) == pl.col(TS).shift()))
     if len(doubles):
         sample = [f"{symbol} {ts}" for symbol, ts in doubles.select(SYMBOL, TS).head(3).iter_rows()]
         raise DuplicateKeysError("Bars", (SYMBOL, TS), len(doubles), sample)
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
-class _Spans:
-    """Where each symbol lies in the sorted rows: `count` rows from `first` on, the last `wanted` are asked for."""
+class _Table:
+    """The sorted rows as arrays, and where each symbol lies in them."""
 
-    first: IntArray
-    count: IntArray
+    columns: dict[str, FloatArray]  # inputs, derived ones included [N]
+    sessions: IntArray  # days since 1970-01-01 [N]
+    market: MarketBars
+    first: IntArray  # of each symbol: the first row that matters
+    count: IntArray  # rows that matter: the last `wanted` are asked for, the others are their warm-up
     wanted: IntArray
     out: IntArray  # where the wanted rows begin in the result
+    asked: IntArray  # the rows that are asked for
 
     @classmethod
-    def of(cls, rows: pl.DataFrame, start: date, warm_up_rows: int) -> _Spans:
-        asked = (pl.col(SESSION) >= start).sum().alias("wanted")
-        total = rows.group_by(SYMBOL, maintain_order=True).agg(pl.len(), asked)
-        length, wanted = (total[c].to_numpy().astype(np.int64) for c in ("len", "wanted"))
+    def of(
+        cls, features: Sequence[Feature], rows: pl.DataFrame, asked: np.ndarray, spare: int, calendar: str
+    ) -> _Table:
+        inputs = {name for f in features for name in f.inputs}
+        starts = np.flatnonzero((rows[SYMBOL] != rows[SYMBOL].shift()).fill_null(True).to_numpy())
+        length = np.diff(np.append(starts, len(rows)))
+        wanted = np.add.reduceat(asked.astype(np.int64), starts) if len(starts) else np.zeros(0, np.int64)
         # Older rows than the warm-up cannot matter: a daily run may hand in years of history at no cost.
-        count = np.minimum(length, wanted + warm_up_rows)
-        return cls(np.cumsum(length) - count, count, wanted, np.cumsum(wanted) - wanted)
+        count = np.minimum(length, wanted + spare)
+        market = MarketBars.of(rows, starts, inputs, calendar)
+        numbers = [name for name in rows.columns if name not in (*_KEYS, SECTOR)]
+        columns = {name: rows[name].to_numpy() for name in numbers} | market.by_row(inputs)
+        days = rows[SESSION].to_physical().to_numpy().astype(np.int64)
+        first = starts + length - count
+        return cls(columns, days, market, first, count, wanted, np.cumsum(wanted) - wanted, np.flatnonzero(asked))
 
-    def blocks(self) -> Iterator[tuple[IntArray, IntArray, BoolArray, BoolArray]]:
-        """Symbols of similar length together: numbers; rows to read [S, R]; which are real; which are asked for."""
+    def blocks(self) -> Iterator[IntArray]:
+        """Numbers of symbols that are computed together: of similar length, those with nothing asked for left out."""
         order = np.argsort(self.count, kind="stable")[::-1]
         order = order[self.wanted[order] > 0]
         while len(order):
-            width = int(self.count[order[0]])
-            size = max(1, _CELLS_PER_BLOCK // width)
+            size = max(1, _CELLS_PER_BLOCK // int(self.count[order[0]]))
             members, order = order[:size], order[size:]
-            position = np.arange(width)[None, :]
-            count = self.count[members][:, None]
-            real = position < count
-            asked = real & (position >= count - self.wanted[members][:, None])
-            yield members, self.first[members][:, None] + np.minimum(position, count - 1), real, asked
+            yield members
+
+    def block(self, members: IntArray) -> BarBlock:
+        """The bars of these symbols."""
+        first, count = self.first[members], self.count[members]
+        days = _gather_days(self.sessions, first, count)
+        columns = {name: _gather(data, first, count) for name, data in self.columns.items()}
+        return BarBlock(days.view("datetime64[D]"), columns)
+
+    def section(self) -> Section:
+        """How the asked rows, ordered by (ts, symbol), are compared; see `order`."""
+        order = self.order()
+        ts = self.market.row[self.asked][order]
+        sector = self.market.sector[self.asked][order]
+        pair = ts * (int(sector.max(initial=0)) + 1) + sector
+        return Section(_numbered(ts), _numbered(pair))
+
+    def order(self) -> IntArray:
+        """The asked rows by (ts, symbol), as places in the result; they come sorted by symbol."""
+        return np.argsort(self.market.row[self.asked], kind="stable")
 
 
-def _compute(
-    features: Sequence[Feature], rows: pl.DataFrame, inputs: Sequence[str], spans: _Spans, keys: pl.DataFrame
-) -> dict[str, Float32Array]:
-    out = {f.name: np.empty(len(keys), dtype=np.float32) for f in features}
-    own = {f.name: np.empty(len(keys)) for f in features if f.across}  # a symbol's value, before it is compared
-    flat = {column: rows[column].to_numpy() for column in inputs}
-    sessions = rows[SESSION].to_numpy().astype("datetime64[D]")
-    with np.errstate(all="ignore"):  # what is not defined becomes NaN below
-        for members, read, real, asked in spans.blocks():
-            block = BarBlock(
-                sessions=np.where(real, sessions[read], np.datetime64("NaT")),
-                columns={column: np.where(real, data[read], np.nan) for column, data in flat.items()},
-            )
-            offset = np.cumsum(asked, axis=1) - 1 + spans.out[members][:, None]
-            target = offset[asked]
-            for f in features:
-                (own if f.across else out)[f.name][target] = f.compute(block)[asked]
-        group, order = _groups(keys)
-        for f in features:
-            if f.across is not None:
-                out[f.name][order] = f.across(own[f.name][order], group)
-    for column in out.values():
-        column[~np.isfinite(column)] = np.nan
+def _numbered(values: IntArray) -> IntArray:
+    """Each value's number in the order of size, without gaps."""
+    seen = np.zeros(int(values.max(initial=-1)) + 1, dtype=np.int64)
+    seen[values] = 1
+    return (np.cumsum(seen) - 1)[values]
+
+
+def _compute(features: Sequence[Feature], table: _Table, pool: ThreadPoolExecutor) -> dict[str, NumberArray]:
+    size = len(table.asked)
+    # A symbol's own value before it is compared keeps its double precision.
+    out: dict[str, NumberArray] = {
+        f.name: np.empty(size, dtype=np.float64 if f.across else np.float32) for f in features
+    }
+    own = [f for f in features if f.on == "symbol"]
+    for _ in pool.map(lambda members: _compute_block(own, table, members, out), table.blocks()):
+        pass
+    compared = [f for f in features if f.across]
+    if compared:
+        order, section = table.order(), table.section()
+        for f, column in zip(
+            compared, pool.map(lambda f: _compared(f, out[f.name], order, section), compared), strict=True
+        ):
+            out[f.name] = column
+    whole = (np.array([size]), np.array([size]), np.array([0]))
+    block = BarBlock(table.market.sessions[None, :], {name: x[None, :] for name, x in table.market.series.items()})
+    for f in features:
+        if f.on == "market":
+            values = np.take(_of_market(f, block), table.market.row[table.asked])
+            _store(values[None, :], *whole, out[f.name])
     return out
 
 
-def _groups(keys: pl.DataFrame) -> tuple[IntArray, IntArray]:
-    """The order of rows by (ts, symbol), and in that order the number of each row's `ts`."""
-    stamp = keys[TS].to_physical().to_numpy()
-    order = np.argsort(stamp, kind="stable")  # the rows came sorted by symbol
-    return np.unique(stamp[order], return_inverse=True)[1].astype(np.int64), order
+def _of_market(f: Feature, block: BarBlock) -> FloatArray:
+    with np.errstate(all="ignore"):
+        return f.compute(block)[0]
+
+
+def _compute_block(features: Sequence[Feature], table: _Table, members: IntArray, out: dict[str, NumberArray]) -> None:
+    block = table.block(members)
+    count, wanted, place = table.count[members], table.wanted[members], table.out[members]
+    with np.errstate(all="ignore"):  # what is not defined becomes NaN
+        for f in features:
+            _store(f.compute(block), count, wanted, place, out[f.name])
+
+
+def _compared(f: Feature, values: NumberArray, order: IntArray, section: Section) -> Float32Array:
+    column = np.empty(len(values), dtype=np.float32)
+    across = f.across or (lambda own, _: own)
+    with np.errstate(all="ignore"):
+        column[order] = across(values[order].astype(np.float64, copy=False), section)
+    column[~np.isfinite(column)] = np.nan
+    return column
+
+
+@compiled
+def _gather(data: FloatArray, first: IntArray, count: IntArray) -> FloatArray:
+    out = np.full((len(first), count.max()), np.nan)
+    for s in range(len(first)):
+        out[s, : count[s]] = data[first[s] : first[s] + count[s]]
+    return out
+
+
+@compiled
+def _gather_days(data: IntArray, first: IntArray, count: IntArray) -> IntArray:
+    out = np.full((len(first), count.max()), np.iinfo(np.int64).min)  # NaT
+    for s in range(len(first)):
+        out[s, : count[s]] = data[first[s] : first[s] + count[s]]
+    return out
+
+
+@compiled
+def _store(values: FloatArray, count: IntArray, wanted: IntArray, place: IntArray, out: NumberArray) -> None:
+    """The last `wanted` bars of each symbol to their place in the result, NaN for what its type cannot hold."""
+    for s in range(values.shape[0]):
+        begin = count[s] - wanted[s]
+        for i in range(wanted[s]):
+            at = place[s] + i
+            out[at] = values[s, begin + i]
+            if np.isinf(out[at]):
+                out[at] = np.nan

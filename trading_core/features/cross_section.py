@@ -6,11 +6,10 @@ same `ts`. These are the only features that change with the universe.
 
 from __future__ import annotations
 
+from trading_core.features.common import log_returns
 from trading_core.features.kernels import (
     change,
-    diff,
     excess_across,
-    log,
     mean_across,
     rank_across,
     rolling_mean,
@@ -72,7 +71,7 @@ def vol_20_rank(bars: BarBlock) -> FloatArray:
     NaN: the first 20 rows.
     Reference: Ang, Hodrick, Xing and Zhang (2006), The cross-section of volatility and expected returns.
     """
-    return rolling_std(diff(log(bars.close)), 20)
+    return rolling_std(log_returns(bars), 20)
 
 
 @feature(family="cross_section", inputs=("close", "volume"), lookback=19, unit="rank -0.5 .. 0.5", across=rank_across)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from trading_core.features.common import WILDER_14
 from trading_core.features.kernels import diff, ewm_mean, ewm_window, ratio, rolling_max, rolling_min, shift
 from trading_core.features.registry import BarBlock, feature
 from trading_core.schema import FloatArray
 
-_WILDER_14 = 13 / 14  # decay of Wilder's smoothing over 14
 
-
-@feature(family="momentum", inputs=("close",), lookback=ewm_window(_WILDER_14), unit="0 .. 100")
+@feature(family="momentum", inputs=("close",), lookback=ewm_window(WILDER_14), unit="0 .. 100")
 def rsi_14(bars: BarBlock) -> FloatArray:
     """Relative strength index over 14 sessions.
 
@@ -21,8 +20,8 @@ def rsi_14(bars: BarBlock) -> FloatArray:
     Reference: Wilder (1978); TA-Lib RSI(14), once that has forgotten its seed.
     """
     move = diff(bars.close)
-    rises = ewm_mean(np.maximum(move, 0.0), _WILDER_14, 14)
-    falls = ewm_mean(np.maximum(-move, 0.0), _WILDER_14, 14)
+    rises = ewm_mean(np.maximum(move, 0.0), WILDER_14, 14)
+    falls = ewm_mean(np.maximum(-move, 0.0), WILDER_14, 14)
     return ratio(100.0 * rises, rises + falls, undefined=50.0)
 
 

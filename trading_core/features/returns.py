@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trading_core.features.kernels import change, diff, log
+from trading_core.features.common import log_returns
+from trading_core.features.kernels import change
 from trading_core.features.registry import BarBlock, feature
 from trading_core.schema import FloatArray
 
@@ -15,7 +16,7 @@ def log_ret(bars: BarBlock) -> FloatArray:
     NaN: the first row; where a close is not positive.
     Reference: definition.
     """
-    return diff(log(bars.close))
+    return log_returns(bars)
 
 
 @feature(family="returns", inputs=("close",), lookback=1, unit="simple return")

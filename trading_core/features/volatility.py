@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 
-from trading_core.features.kernels import diff, ewm_mean, ewm_window, log, ratio, rolling_mean, rolling_std, shift
+from trading_core.features.common import WILDER_14, atr_currency_14, log_returns
+from trading_core.features.kernels import ewm_window, log, ratio, rolling_mean, rolling_std
 from trading_core.features.registry import BarBlock, feature
 from trading_core.schema import FloatArray
 
-_WILDER_14 = 13 / 14  # decay of Wilder's smoothing over 14
-_WILDER_ROWS = ewm_window(_WILDER_14)
+_WILDER_ROWS = ewm_window(WILDER_14)
 
 
 @feature(family="volatility", inputs=("close",), lookback=20, unit="log return per session")
@@ -22,7 +22,7 @@ def vol_20(bars: BarBlock) -> FloatArray:
     NaN: the first 20 rows.
     Reference: definition.
     """
-    return rolling_std(diff(log(bars.close)), 20)
+    return rolling_std(log_returns(bars), 20)
 
 
 @feature(family="volatility", inputs=("close",), lookback=63, unit="ratio")
@@ -33,7 +33,7 @@ def vol_ratio(bars: BarBlock) -> FloatArray:
     NaN: the first 63 rows; where the price has not moved for 63 sessions.
     Reference: definition.
     """
-    returns = diff(log(bars.close))
+    returns = log_returns(bars)
     return ratio(rolling_std(returns, 5), rolling_std(returns, 63))
 
 
@@ -46,9 +46,7 @@ def atr_14(bars: BarBlock) -> FloatArray:
     NaN: the first 14 rows.
     Reference: Wilder (1978); times the close it is TA-Lib ATR(14), once that has forgotten its seed.
     """
-    last = shift(bars.close, 1)
-    true_range = np.maximum(bars.high, last) - np.minimum(bars.low, last)
-    return ratio(ewm_mean(true_range, _WILDER_14, 14), bars.close)
+    return ratio(atr_currency_14(bars), bars.close)
 
 
 @feature(family="volatility", inputs=("high", "low"), lookback=19, unit="log return per session")

@@ -1,0 +1,65 @@
+"""Series that many features are made of, computed once per block. Feature contract: `trading_core.features.registry`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trading_core.features.kernels import change, diff, ewm_mean, log, shift
+from trading_core.features.registry import BarBlock, shared
+from trading_core.schema import FloatArray
+
+WILDER_14 = 13 / 14  # decay of Wilder's smoothing over 14
+
+
+def span(n: int) -> float:
+    """Decay of the exponential average of span n, alpha = 2 / (n + 1)."""
+    return (n - 1) / (n + 1)
+
+
+@shared
+def log_close(bars: BarBlock) -> FloatArray:
+    """ln close."""
+    return log(bars.close)
+
+
+@shared
+def log_returns(bars: BarBlock) -> FloatArray:
+    """ln close[t] - ln close[t-1]; NaN in the first row."""
+    return diff(log_close(bars))
+
+
+@shared
+def returns(bars: BarBlock) -> FloatArray:
+    """close[t] / close[t-1] - 1; NaN in the first row."""
+    return change(bars.close, 1)
+
+
+@shared
+def last_close(bars: BarBlock) -> FloatArray:
+    """close[t-1]; NaN in the first row."""
+    return shift(bars.close, 1)
+
+
+@shared
+def true_range(bars: BarBlock) -> FloatArray:
+    """max(high, close[t-1]) - min(low, close[t-1]), Wilder's true range in the price's currency; NaN in the first row."""
+    last = last_close(bars)
+    return np.maximum(bars.high, last) - np.minimum(bars.low, last)
+
+
+@shared
+def atr_currency_14(bars: BarBlock) -> FloatArray:
+    """Wilder's average true range over 14, in the price's currency."""
+    return ewm_mean(true_range(bars), WILDER_14, 14)
+
+
+@shared
+def typical_price(bars: BarBlock) -> FloatArray:
+    """(high + low + close) / 3."""
+    return (bars.high + bars.low + bars.close) / 3.0
+
+
+@shared
+def dollar_volume(bars: BarBlock) -> FloatArray:
+    """close * volume: what was traded, in the price's currency."""
+    return bars.close * bars.volume

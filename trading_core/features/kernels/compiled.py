@@ -1,0 +1,19 @@
+"""How a kernel is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from numba import njit
+
+KernelT = TypeVar("KernelT", bound=Callable[..., object])
+
+
+def compiled(function: KernelT) -> KernelT:
+    """Machine code on first use, kept on disk beside the source (or in the user's cache where that is read-only).
+
+    No fast math and one thread: the order of operations, and so every bit, is that of the source. The lock of Python is
+    given up, so that blocks of symbols can be computed side by side.
+    """
+    return cast(KernelT, njit(nogil=True, cache=True, error_model="numpy")(function))
