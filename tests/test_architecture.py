@@ -67,6 +67,8 @@ FENCES: dict[str, tuple[str, ...]] = {
     "boto3": (f"{CORE}/storage", f"{CORE}/execution/store_dynamodb.py"),
     "botocore": (f"{CORE}/storage", f"{CORE}/execution/store_dynamodb.py"),
     "yfinance": (f"{CORE}/market/yahoo.py",),
+    "alpaca": (f"{CORE}/market/alpaca.py",),
+    "numba": (f"{CORE}/features/kernels",),
     "plotly": (f"{CORE}/plots",),
     "matplotlib": (f"{CORE}/plots",),
     "fastapi": (f"{CORE}/serving", "plugins"),

@@ -30,22 +30,31 @@ def ewm_mean(x: FloatArray, decay: float, min_bars: int) -> FloatArray:
 
 @compiled
 def _ewm(x: FloatArray, decay: float, window: int, min_bars: int) -> FloatArray:
-    out = np.empty_like(x)
+    out = np.full_like(x, np.nan)
     rows = x.shape[1]
-    present, value = np.empty(rows), np.empty(rows)
+    present, value = np.ones(rows), np.empty(rows)
     total, weight, count = np.empty(rows), np.empty(rows), np.empty(rows)
-    block, spare = np.empty(rows), np.empty(rows)
+    whole, block, spare = np.empty(rows), np.empty(rows), np.empty(rows)
+    _geometric_sum(present, decay, window, whole, block, spare)  # the weight of 1, 2 ... bars without a hole
     for s in range(x.shape[0]):
+        first, last, bars = rows, -1, 0
         for t in range(rows):
             here = x[s, t] == x[s, t]
             present[t] = 1.0 if here else 0.0
             value[t] = x[s, t] if here else 0.0
+            first = min(first, t) if here else first
+            last = t if here else last
+            bars += 1 if here else 0
         _geometric_sum(value, decay, window, total, block, spare)
+        if bars == last - first + 1:  # the usual row: the same bits without two more sums
+            for t in range(first + min_bars - 1, last + 1):
+                out[s, t] = total[t] / whole[t - first]
+            continue
         _geometric_sum(present, decay, window, weight, block, spare)
         _geometric_sum(present, 1.0, window, count, block, spare)
         for t in range(rows):
-            enough = present[t] > 0.0 and count[t] >= min_bars
-            out[s, t] = total[t] / weight[t] if enough else np.nan
+            if present[t] > 0.0 and count[t] >= min_bars:
+                out[s, t] = total[t] / weight[t]
     return out
 
 
