@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -17,8 +19,10 @@ from trading_core.errors import (
     UnknownNameError,
     WrongTypeError,
 )
-from trading_core.features.build import build, describe, families, table_name, warm_up
-from trading_core.features.registry import FEATURES
+from trading_core.features.build import _CELLS_PER_BLOCK, build, describe, families, table_name, warm_up
+from trading_core.features.kernels import change, excess_in_sector, rank_in_sector
+from trading_core.features.registry import CALENDAR_INPUTS, FEATURES, MARKET_INPUTS, BarBlock, feature
+from trading_core.schema import FloatArray
 
 PANEL = Path(__file__).resolve().parents[2].parent / "shared" / "market" / "sp500_2013_2018.parquet"
 MONDAY = date(2024, 1, 1)
@@ -173,6 +177,133 @@ def test_symbols_without_history_do_not_count_in_ranks() -> None:
     assert day["market_ret"].to_list() == approx([1.5, 1.5, 1.5])  # the market has a return, also for a newcomer
 
 
+# --- what is known besides a symbol's own bars ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def derived() -> Iterator[None]:
+    """Features that show the derived inputs as they are, for the time of a test."""
+    before = dict(FEATURES)
+    for name in (*MARKET_INPUTS, *CALENDAR_INPUTS):
+        _show(name, "symbol")
+    for name in MARKET_INPUTS:
+        _show(name, "market")
+    yield
+    FEATURES.clear()
+    FEATURES.update(before)
+
+
+def _show(name: str, on: Literal["symbol", "market"]) -> None:
+    def shown(bars: BarBlock) -> FloatArray:
+        """An input as it is."""
+        return bars.column(name)
+
+    shown.__name__ = f"{on}_{name}"
+    feature(family="shown", inputs=(name,), lookback=0, unit="-", on=on)(shown)
+
+
+def _on_days(symbol: str, closes: dict[int, float]) -> pl.DataFrame:
+    """Bars of some of the days after MONDAY."""
+    bars = bars_of(symbol, close=list(closes.values()))
+    day = pl.Series([MONDAY + timedelta(days=i) for i in closes])
+    return bars.with_columns(session=day, ts=day.cast(pl.Datetime("us", "UTC")) + pl.duration(hours=21))
+
+
+@pytest.mark.usefixtures("derived")
+def test_market_inputs_by_hand() -> None:
+    """A: +10 %, -10 %, +10 %. B: -50 %, no bar on day 2, so no return on day 3 either. C comes on day 2: +30 % on day 3."""
+    bars = pl.concat(
+        [
+            _on_days("A", {0: 100.0, 1: 110.0, 2: 99.0, 3: 108.9}),
+            _on_days("B", {0: 8.0, 1: 4.0, 3: 40.0}),
+            _on_days("C", {2: 10.0, 3: 13.0}),
+        ]
+    )
+    expected = {
+        "market_ret": [math.nan, -0.2, -0.1, 0.2],
+        "market_up_share": [math.nan, 0.5, 0.0, 1.0],
+        "market_dispersion": [math.nan, 0.3, 0.0, 0.1],
+    }
+    for name, by_day in expected.items():
+        for on in ("symbol", "market"):
+            built = build(bars, [f"{on}_{name}"], MONDAY, MONDAY + timedelta(days=3))
+            got = dict.fromkeys("ABC", ()) | dict(built.group_by("symbol").agg(f"{on}_{name}").iter_rows())
+            assert got["A"] == approx(by_day), name
+            assert got["B"] == approx([by_day[0], by_day[1], by_day[3]]), name
+            assert got["C"] == approx(by_day[2:]), name
+
+
+@pytest.mark.usefixtures("derived")
+def test_what_has_no_price_does_not_count_in_the_market() -> None:
+    """A close of 0 has no return after it; the market is what the others do."""
+    bars = pl.concat([_on_days("A", {0: 0.0, 1: 5.0}), _on_days("B", {0: 4.0, 1: 5.0})])
+    assert last(bars, "symbol_market_ret") == approx(0.25)
+    assert last(bars, "symbol_market_up_share") == 1.0
+
+
+@pytest.mark.usefixtures("derived")
+def test_calendar_inputs_by_hand() -> None:
+    """New York, Friday 2024-01-12 to Tuesday: Monday is Martin Luther King's day. The bars end at 16:00."""
+    bars = _on_days("A", {11: 1.0, 14: 1.0, 15: 1.0})
+    assert values(bars, "symbol_local_minute") == [960.0] * 3
+    assert values(bars, "symbol_days_since_last") == approx([1.0, math.nan, 4.0])
+    assert values(bars, "symbol_days_to_next") == approx([4.0, math.nan, 1.0])
+    always = build(bars, ["symbol_days_to_next", "symbol_local_minute"], MONDAY, date(2024, 2, 1), calendar="24/7")
+    assert always["symbol_days_to_next"].to_list() == [1.0] * 3
+    assert always["symbol_local_minute"].to_list() == [1260.0] * 3
+
+
+def test_sectors_are_compared_within_themselves() -> None:
+    """Returns of 10, 20 and 60 % in one sector, 50 and 30 % in another; a null is a sector of its own."""
+    sectors = {"A": ("tech", 1.1), "B": ("tech", 1.2), "C": ("tech", 1.6), "D": ("oil", 1.5), "E": ("oil", 1.3)}
+    bars = pl.concat(
+        [bars_of(s, close=[100.0, 100.0 * c]).with_columns(sector=pl.lit(x)) for s, (x, c) in sectors.items()]
+        + [bars_of("F", close=[100.0, 170.0]).with_columns(sector=pl.lit(None, pl.String))]
+    )
+    before = dict(FEATURES)
+    try:
+        for across in (excess_in_sector, rank_in_sector):
+
+            def compared(block: BarBlock) -> FloatArray:
+                """Return within the sector."""
+                return change(block.close, 1)
+
+            compared.__name__ = across.__name__
+            feature(family="shown", inputs=("close", "sector"), lookback=1, unit="-", across=across)(compared)
+        day = MONDAY + timedelta(days=1)
+        built = build(bars, ["excess_in_sector", "rank_in_sector"], day, day)
+        assert built["excess_in_sector"].to_list() == approx([-0.2, -0.1, 0.3, 0.1, -0.1, 0.0])
+        assert built["rank_in_sector"].to_list() == approx([-0.5, 0.0, 0.5, 0.5, -0.5, 0.0])
+        alone = build(bars.drop("sector"), ["rank_in_sector"], day, day)  # no sector: all are compared
+        assert alone["rank_in_sector"].to_list() == approx([-0.5, -0.3, 0.3, 0.1, -0.1, 0.5])
+    finally:
+        FEATURES.clear()
+        FEATURES.update(before)
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    """Symbols of many lengths, so that there are several blocks, computed in whichever order."""
+    r = np.random.default_rng(6)
+    steps = [np.exp(np.cumsum(r.normal(0.0, 0.02, 1000 + 7 * i))) for i in range(60)]
+    bars = pl.concat([bars_of(f"S{i:02}", close=list(x)) for i, x in enumerate(steps)])
+    names = ["ret_7", "rsi_14", "macd_signal", "ret_5_rank", "market_ret", "dow_sin", "skew_20", "beta_63"]
+    one = build(bars, names, MONDAY, date(2030, 1, 1), threads=1)
+    assert len(one) > 2 * _CELLS_PER_BLOCK
+    for threads in (2, 5):
+        many = build(bars, names, MONDAY, date(2030, 1, 1), threads=threads)
+        assert one.equals(many, null_equal=True)
+        for name in names:
+            np.testing.assert_array_equal(one[name].to_numpy().view(np.uint32), many[name].to_numpy().view(np.uint32))
+
+
+def test_older_bars_than_the_warm_up_change_nothing() -> None:
+    r = np.random.default_rng(9)
+    bars = pl.concat([bars_of(s, close=list(np.exp(np.cumsum(r.normal(0, 0.02, 400))))) for s in "AB"])
+    names, day = ["macd_signal", "beta_63", "ret_5_rank"], MONDAY + timedelta(days=399)
+    needed = bars.filter(pl.col("session") >= day - timedelta(days=warm_up(names)))
+    assert build(needed, names, day, day).equals(build(bars, names, day, day))
+
+
 # --- the frame --------------------------------------------------------------------------------------------------------
 
 
@@ -263,7 +394,8 @@ def test_real_panel_by_day_and_at_once() -> None:
         earliest = days[days.index(day) - warm_up(names) - 5]
         part = build(bars.filter(pl.col("session") >= earliest), names, day, day)
         assert part.equals(whole.filter(pl.col("session") == day), null_equal=True)
-    settled = whole.filter(pl.col("session") >= days[300])
+    settled = whole.filter(pl.col("session") >= days[warm_up(names) + 1])
+    assert len(settled) > 500
     assert settled.filter(pl.col("symbol") == "AAPL").select(pl.col(names).is_nan().any()).row(0) == (False,) * len(
         names
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trading_core.features.kernels import change, diff, ewm_mean, log, shift
+from trading_core.features.kernels import change, diff, ewm_mean, ewm_window, log, shift
 from trading_core.features.registry import BarBlock, shared
 from trading_core.schema import FloatArray
 
@@ -16,10 +16,45 @@ def span(n: int) -> float:
     return (n - 1) / (n + 1)
 
 
+def ema_rows(*spans: int) -> int:
+    """Bars before t that the exponential average of an average of ... of these spans depends on."""
+    return sum(ewm_window(span(n)) - 1 for n in spans)
+
+
 @shared
 def log_close(bars: BarBlock) -> FloatArray:
     """ln close."""
     return log(bars.close)
+
+
+@shared
+def log_open(bars: BarBlock) -> FloatArray:
+    """ln open."""
+    return log(bars.open)
+
+
+@shared
+def log_high(bars: BarBlock) -> FloatArray:
+    """ln high."""
+    return log(bars.high)
+
+
+@shared
+def log_low(bars: BarBlock) -> FloatArray:
+    """ln low."""
+    return log(bars.low)
+
+
+@shared
+def overnight_log(bars: BarBlock) -> FloatArray:
+    """ln open[t] - ln close[t-1]; NaN in the first row."""
+    return log_open(bars) - shift(log_close(bars), 1)
+
+
+@shared
+def intraday_log(bars: BarBlock) -> FloatArray:
+    """ln close - ln open."""
+    return log_close(bars) - log_open(bars)
 
 
 @shared
@@ -63,3 +98,9 @@ def typical_price(bars: BarBlock) -> FloatArray:
 def dollar_volume(bars: BarBlock) -> FloatArray:
     """close * volume: what was traded, in the price's currency."""
     return bars.close * bars.volume
+
+
+@shared
+def bar_range(bars: BarBlock) -> FloatArray:
+    """high - low, in the price's currency."""
+    return bars.high - bars.low

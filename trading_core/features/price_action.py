@@ -1,10 +1,18 @@
-"""What happened within the bar and against recent extremes. Feature contract: `trading_core.features.registry`."""
+"""What happened within the bar and since the last close. Feature contract: `trading_core.features.registry`.
+
+The family goes on in `price_action_levels` (recent extremes) and `price_action_patterns` (candles).
+"""
 
 from __future__ import annotations
 
-from trading_core.features.kernels import ratio, rolling_max, rolling_min, shift
+import numpy as np
+
+from trading_core.features.common import WILDER_14, atr_currency_14, bar_range, last_close, true_range
+from trading_core.features.kernels import ewm_window, ratio, rolling_mean, shift
 from trading_core.features.registry import BarBlock, feature
 from trading_core.schema import FloatArray
+
+_WILDER_ROWS = ewm_window(WILDER_14)
 
 
 @feature(family="price_action", inputs=("open", "close"), lookback=1, unit="simple return")
@@ -40,23 +48,54 @@ def close_location(bars: BarBlock) -> FloatArray:
     return ratio(bars.close - bars.low, bars.high - bars.low, undefined=0.5)
 
 
-@feature(family="price_action", inputs=("high", "close"), lookback=62, unit="simple return")
-def high_dist_63(bars: BarBlock) -> FloatArray:
-    """Distance of the close from the highest high of 63 sessions, at most 0.
+@feature(
+    family="price_action",
+    inputs=("open", "high", "low", "close"),
+    lookback=_WILDER_ROWS + 1,
+    unit="average true ranges",
+)
+def gap_atr(bars: BarBlock) -> FloatArray:
+    """Gap from the last close to the open, in average true ranges of the session before.
 
-    Formula: close[t] / max(high[t-62 .. t]) - 1.
-    NaN: the first 62 rows.
-    Reference: George and Hwang (2004), The 52-week high and momentum investing, with a quarter for the year.
+    Formula: (open[t] - close[t-1]) / ATR14[t-1], the ATR of atr_14 in the price's currency.
+    NaN: the first 15 rows; where the price has not moved at all before.
+    Reference: definition; the range of Wilder (1978).
     """
-    return ratio(bars.close, rolling_max(bars.high, 63)) - 1.0
+    return ratio(bars.open - last_close(bars), shift(atr_currency_14(bars), 1))
 
 
-@feature(family="price_action", inputs=("low", "close"), lookback=62, unit="simple return")
-def low_dist_63(bars: BarBlock) -> FloatArray:
-    """Distance of the close from the lowest low of 63 sessions, at least 0.
+@feature(family="price_action", inputs=("open", "high", "low", "close"), lookback=1, unit="0 .. 1")
+def gap_filled(bars: BarBlock) -> FloatArray:
+    """Share of the gap that the bar went back through: 1 = it traded at the last close again.
 
-    Formula: close[t] / min(low[t-62 .. t]) - 1.
-    NaN: the first 62 rows.
-    Reference: as for high_dist_63.
+    Formula: min((open - low) / g, 1) for a gap g = open[t] - close[t-1] > 0, min((high - open) / -g, 1) for g < 0;
+        1 for g = 0, which leaves nothing open.
+    NaN: the first row.
+    Reference: definition.
     """
-    return ratio(bars.close, rolling_min(bars.low, 63)) - 1.0
+    gap = bars.open - last_close(bars)
+    back = np.where(gap > 0.0, bars.open - bars.low, bars.high - bars.open)
+    return np.minimum(ratio(back, np.abs(gap), undefined=1.0), 1.0)
+
+
+@feature(family="price_action", inputs=("high", "low", "close"), lookback=1, unit="-1 .. 1")
+def move_of_range(bars: BarBlock) -> FloatArray:
+    """Change of the close over the true range: 1 = the session was all rise.
+
+    Formula: (close[t] - close[t-1]) / (max(high, close[t-1]) - min(low, close[t-1])); 0 when that range is 0.
+    NaN: the first row.
+    Reference: definition; the range of Wilder (1978).
+    """
+    return ratio(bars.close - last_close(bars), true_range(bars), undefined=0.0)
+
+
+@feature(family="price_action", inputs=("high", "low"), lookback=20, unit="ratio")
+def range_expansion_20(bars: BarBlock) -> FloatArray:
+    """The bar's range against the mean range of the 20 sessions before.
+
+    Formula: (high - low)[t] / mean((high - low)[t-20 .. t-1]).
+    NaN: the first 20 rows; where the price has not moved within those 20 sessions.
+    Reference: Crabel (1990), Day trading with short term price patterns and opening range breakout.
+    """
+    width = bar_range(bars)
+    return ratio(width, shift(rolling_mean(width, 20), 1))

@@ -21,26 +21,32 @@ from trading_core.features.kernels.across import (
     std_across,
     zscore_across,
 )
+from trading_core.features.kernels.adaptive import adaptive_mean
 from trading_core.features.kernels.averages import TRUNCATED_WEIGHT, ewm_mean, ewm_window
 from trading_core.features.kernels.compiled import compiled
-from trading_core.features.kernels.lags import change, diff, exp, log, ratio, shift
+from trading_core.features.kernels.entropy import rolling_entropy
+from trading_core.features.kernels.garch import garch_variance, prequential_garch
+from trading_core.features.kernels.joint import lowest_tail_sum, rolling_joint
+from trading_core.features.kernels.lags import change, diff, exp, log, normal_cdf, ratio, shift
 from trading_core.features.kernels.moments import (
     Comoments,
     rolling_comoments,
     rolling_kurtosis,
     rolling_mean_std,
     rolling_skew,
+    rolling_skew_kurtosis,
     rolling_std,
-    rolling_trend,
 )
 from trading_core.features.kernels.order import (
     bars_since_max,
     bars_since_min,
     rolling_mean_deviation,
-    rolling_quantile,
     rolling_rank,
     streak,
 )
+from trading_core.features.kernels.paths import rolling_max_drawdown, slope_of_sum
+from trading_core.features.kernels.quantiles import rolling_quantile, rolling_quantiles
+from trading_core.features.kernels.trendline import rolling_trend
 from trading_core.features.kernels.windows import (
     rolling_max,
     rolling_mean,
@@ -53,6 +59,7 @@ __all__ = [
     "TRUNCATED_WEIGHT",
     "Comoments",
     "Section",
+    "adaptive_mean",
     "bars_since_max",
     "bars_since_min",
     "change",
@@ -63,25 +70,35 @@ __all__ = [
     "excess_across",
     "excess_in_sector",
     "exp",
+    "garch_variance",
     "log",
+    "lowest_tail_sum",
     "mean_across",
+    "normal_cdf",
+    "prequential_garch",
     "rank_across",
     "rank_in_sector",
     "ratio",
     "rolling_comoments",
+    "rolling_entropy",
+    "rolling_joint",
     "rolling_kurtosis",
     "rolling_max",
+    "rolling_max_drawdown",
     "rolling_mean",
     "rolling_mean_deviation",
     "rolling_mean_std",
     "rolling_min",
     "rolling_quantile",
+    "rolling_quantiles",
     "rolling_rank",
     "rolling_skew",
+    "rolling_skew_kurtosis",
     "rolling_std",
     "rolling_sum",
     "rolling_trend",
     "shift",
+    "slope_of_sum",
     "std_across",
     "streak",
     "weighted_mean",

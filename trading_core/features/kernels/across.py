@@ -11,6 +11,7 @@ from trading_core.features.kernels.lags import ratio
 from trading_core.schema import FloatArray, IntArray
 
 _RANK_CELLS = 1 << 20  # bars x symbols that are sorted together: bounds the memory of a rank
+_MISSING = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,47 +46,54 @@ def rank_in_sector(values: FloatArray, section: Section) -> FloatArray:
 
 def _comparable(values: FloatArray) -> np.ndarray:
     with np.errstate(over="ignore"):
-        single = values.astype(np.float32)
+        single = values.astype(np.float32) + np.float32(0.0)  # -0 becomes 0
     single[~np.isfinite(single)] = np.nan
     return single
 
 
 def _ranks(values: np.ndarray, edges: IntArray) -> FloatArray:
-    """Rank of each float32 within its slice edges[i] .. edges[i+1], sorted as rows of one table: NaN goes last."""
+    """Rank of each float32 within its slice edges[i] .. edges[i+1], sorted as rows of one table."""
     out = np.full(len(values), np.nan)
     widest = int(np.diff(edges).max())
     step = max(1, _RANK_CELLS // max(widest, 1))
+    bits = values.view(np.int32)
     for first in range(0, len(edges) - 1, step):
         part = edges[first : first + step + 1]
-        table = _as_table(values, part, widest)
-        _place(table, np.argsort(table, axis=1), part, out)
+        table = _as_table(bits, part, widest)
+        table.sort(axis=1)
+        _place(table, part, out)
     return out
 
 
 @compiled
-def _as_table(values: np.ndarray, edges: IntArray, width: int) -> np.ndarray:
-    table = np.full((len(edges) - 1, width), np.nan, dtype=np.float32)
+def _as_table(bits: np.ndarray, edges: IntArray, width: int) -> IntArray:
+    """A row per slice: the float32 as a number of the same order, and behind it the place it stands at; last what is NaN.
+
+    Sorting whole numbers is several times faster than finding the order of floats.
+    """
+    table = np.full((len(edges) - 1, width), _MISSING)
     for g in range(len(edges) - 1):
         for i in range(edges[g], edges[g + 1]):
-            table[g, i - edges[g]] = values[i]
+            number = np.int64(bits[i])
+            if number & 0x7FFFFFFF <= 0x7F800000:  # not NaN
+                ordered = number if number >= 0 else number ^ 0x7FFFFFFF
+                table[g, i - edges[g]] = (ordered << 32) | (i - edges[g])
     return table
 
 
 @compiled
-def _place(table: np.ndarray, order: IntArray, edges: IntArray, out: FloatArray) -> None:
+def _place(table: IntArray, edges: IntArray, out: FloatArray) -> None:
     """Writes the average rank of each tie, scaled to -0.5 .. 0.5."""
     for g in range(table.shape[0]):
-        count = 0
-        while count < table.shape[1] and table[g, order[g, count]] == table[g, order[g, count]]:
-            count += 1
+        count = np.searchsorted(table[g], _MISSING)
         first = 0
         while first < count:
             last = first
-            while last + 1 < count and table[g, order[g, last + 1]] == table[g, order[g, first]]:
+            while last + 1 < count and table[g, last + 1] >> 32 == table[g, first] >> 32:
                 last += 1
             rank = (first + last) / 2.0 / (count - 1) - 0.5 if count > 1 else 0.0
             for i in range(first, last + 1):
-                out[edges[g] + order[g, i]] = rank
+                out[edges[g] + (table[g, i] & 0xFFFFFFFF)] = rank
             first = last + 1
 
 
@@ -105,22 +113,38 @@ def excess_in_sector(values: FloatArray, section: Section) -> FloatArray:
 
 
 def std_across(values: FloatArray, section: Section) -> FloatArray:
-    """Population standard deviation of the group's finite values, at every member."""
-    distance = excess_across(values, section)
+    """Population standard deviation of the group's finite values, at every member; exactly 0 where all are equal."""
+    distance = _distance(values, section)
     return np.sqrt(mean_across(distance * distance, section))
 
 
 def zscore_across(values: FloatArray, section: Section) -> FloatArray:
     """Distance to the group's mean in its population standard deviations; 0 where all are equal."""
-    distance = excess_across(values, section)
+    distance = _distance(values, section)
     deviation = np.sqrt(mean_across(distance * distance, section))
     return ratio(distance[None, :], deviation[None, :], undefined=0.0)[0]
 
 
+def _distance(values: FloatArray, section: Section) -> FloatArray:
+    """Value minus the group's mean, counted from the group's first value: a rounded mean of equal values may be none of
+    them (that of three times 0.1 is not 0.1), and what is left would pass for a deviation."""
+    rows = np.flatnonzero(np.isfinite(values))[::-1]
+    first = np.full(int(section.group.max(initial=-1)) + 1, np.nan)
+    first[section.group[rows]] = values[rows]  # of several writes to one place the last one stays: the first row's
+    return excess_across(values - first[section.group], section)
+
+
 def _group_mean(values: FloatArray, group: IntArray) -> FloatArray:
     """Mean of the finite values of each group [G], added one after the other in the order given, that is by symbol."""
-    present = np.isfinite(values)
-    size = int(group.max()) + 1 if len(group) else 0
-    total = np.bincount(group[present], weights=values[present], minlength=size).astype(np.float64)
-    count = np.bincount(group[present], minlength=size).astype(np.float64)
+    total, count = _group_sums(values, group, int(group.max(initial=-1)) + 1)
     return ratio(total[None, :], count[None, :])[0]
+
+
+@compiled
+def _group_sums(values: FloatArray, group: IntArray, size: int) -> tuple[FloatArray, FloatArray]:
+    total, count = np.zeros(size), np.zeros(size)
+    for i in range(len(values)):
+        if np.isfinite(values[i]):
+            total[group[i]] += values[i]
+            count[group[i]] += 1.0
+    return total, count

@@ -13,19 +13,23 @@ from trading_core.schema import FloatArray
 TRUNCATED_WEIGHT = 1e-7
 
 
-def ewm_window(decay: float) -> int:
-    """Bars after which the weights decay^k, k = 0, 1 ..., have all but TRUNCATED_WEIGHT of their sum."""
-    return math.ceil(math.log(TRUNCATED_WEIGHT) / math.log(decay))
+def ewm_window(decay: float, left_out: float | None = None) -> int:
+    """Bars after which the weights decay^k, k = 0, 1 ..., have all but the share `left_out` of their sum.
+
+    None: TRUNCATED_WEIGHT (read here and not as the default, so that fingerprints know its value).
+    """
+    return math.ceil(math.log(TRUNCATED_WEIGHT if left_out is None else left_out) / math.log(decay))
 
 
-def ewm_mean(x: FloatArray, decay: float, min_bars: int) -> FloatArray:
-    """Exponential average: sum of decay^k x[t-k] over sum of decay^k, k < ewm_window(decay), over the bars present.
+def ewm_mean(x: FloatArray, decay: float, min_bars: int, left_out: float | None = None) -> FloatArray:
+    """Exponential average: sum of decay^k x[t-k] over sum of decay^k, k < ewm_window(decay, left_out), of bars present.
 
     NaN where x[t] is missing or fewer than `min_bars` bars of the window are present. A span of n (EMA) is the decay
     (n - 1) / (n + 1), Wilder's smoothing over n is (n - 1) / n. Both definitions start from a seed and never forget it
-    completely; here it is forgotten after the window, so the value does not depend on where history begins.
+    completely; here it is forgotten after the window, so the value does not depend on where history begins. Series with
+    heavy tails, such as squares, need a smaller `left_out` to be as close to the endless average.
     """
-    return _ewm(x, decay, ewm_window(decay), min_bars)
+    return _ewm(x, decay, ewm_window(decay, left_out), min_bars)
 
 
 @compiled

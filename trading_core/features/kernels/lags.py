@@ -1,4 +1,4 @@
-"""Bar by bar: earlier bars, changes, ratios, logarithms."""
+"""Bar by bar: earlier bars, changes, ratios, logarithms, the normal distribution."""
 
 from __future__ import annotations
 
@@ -85,4 +85,14 @@ def exp(x: FloatArray) -> FloatArray:
         for t in range(x.shape[1]):
             value = math.exp(x[s, t])
             out[s, t] = np.nan if np.isinf(value) else value
+    return out
+
+
+@compiled
+def normal_cdf(x: FloatArray) -> FloatArray:
+    """Standard normal distribution function, 0 .. 1."""
+    out = np.empty_like(x)
+    for s in range(x.shape[0]):
+        for t in range(x.shape[1]):
+            out[s, t] = 0.5 * (1.0 + math.erf(x[s, t] / math.sqrt(2.0)))
     return out

@@ -100,18 +100,25 @@ def _higher(x: FloatArray, window: int) -> tuple[FloatArray, FloatArray, FloatAr
     return second, third, fourth
 
 
-def rolling_skew(x: FloatArray, window: int) -> FloatArray:
-    """Skewness of the last `window` bars, m3 / m2^1.5 (population moments, as scipy.stats.skew); NaN where all are equal."""
-    second, third, _ = _higher(x, window)
+def rolling_skew_kurtosis(x: FloatArray, window: int) -> tuple[FloatArray, FloatArray]:
+    """Skewness m3 / m2^1.5 and excess kurtosis m4 / m2^2 - 3 of the last `window` bars; NaN where all are equal.
+
+    Population moments, as scipy.stats.skew and scipy.stats.kurtosis.
+    """
+    second, third, fourth = _higher(x, window)
     variance = second / window
-    return ratio(third / window, variance * np.sqrt(variance))
+    skew = ratio(third / window, variance * np.sqrt(variance))
+    return skew, ratio(fourth / window, variance * variance) - 3.0
+
+
+def rolling_skew(x: FloatArray, window: int) -> FloatArray:
+    """Skewness alone; see `rolling_skew_kurtosis`."""
+    return rolling_skew_kurtosis(x, window)[0]
 
 
 def rolling_kurtosis(x: FloatArray, window: int) -> FloatArray:
-    """Excess kurtosis of the last `window` bars, m4 / m2^2 - 3 (as scipy.stats.kurtosis); NaN where all are equal."""
-    second, _, fourth = _higher(x, window)
-    variance = second / window
-    return ratio(fourth / window, variance * variance) - 3.0
+    """Excess kurtosis alone; see `rolling_skew_kurtosis`."""
+    return rolling_skew_kurtosis(x, window)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,26 +151,3 @@ def _cross(x: FloatArray, y: FloatArray, mean_x: FloatArray, mean_y: FloatArray,
             for t in range(edge, rows):
                 out[s, t] += (x[s, t - lag] - mean_x[s, t]) * (y[s, t - lag] - mean_y[s, t])
     return out
-
-
-@compiled
-def _time_cross(x: FloatArray, mean: FloatArray, window: int) -> FloatArray:
-    out = np.zeros_like(x)
-    rows = x.shape[1]
-    edge = min(window - 1, rows)
-    for s in range(x.shape[0]):
-        out[s, :edge] = np.nan
-        for lag in range(window):
-            time = 0.5 * (window - 1) - lag
-            for t in range(edge, rows):
-                out[s, t] += time * (x[s, t - lag] - mean[s, t])
-    return out
-
-
-def rolling_trend(x: FloatArray, window: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Least-squares line through the last `window` bars: slope per bar, its value at t, R2 (NaN where all are equal)."""
-    mean, squares = _mean_squares(x, window)
-    cross = _time_cross(x, mean, window)
-    times = window * (window * window - 1) / 12.0  # sum of squared distances of 0 .. window-1 to their mean
-    slope = cross / times
-    return slope, mean + slope * (0.5 * (window - 1)), ratio(cross * cross, times * squares)

@@ -1,0 +1,1 @@
+"""What the feature engine is measured beside."""
