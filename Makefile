@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 MARKET ?=
 SYMBOLS ?=
+CALENDAR ?=
+INTERVAL ?=
 MODEL ?=
 STRATEGY ?=
 SESSIONS ?= 5
@@ -18,7 +20,8 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo
 	@echo "make run MARKET=path/to/bars.parquet   MODEL=tft|lstm|linear   STRATEGY=top10   SESSIONS=5"
-	@echo "make run MARKET=yahoo SYMBOLS=AAPL,MSFT,NVDA"
+	@echo "make run MARKET=yahoo SYMBOLS=AAPL,MSFT,NVDA     (or MARKET=alpaca, with keys)"
+	@echo "make run MARKET=btc.csv CALENDAR=24/7            (a market that never closes)"
 
 setup: $(STAMP)  ## virtual environment and pinned dependencies, nothing else
 
@@ -35,17 +38,18 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $@
 
 run: setup  ## the main job through Airflow: backfill, training, inference, evaluation, daily trades
-	@$(BIN)/python -m launcher run --market "$(MARKET)" --symbols "$(SYMBOLS)" --model "$(MODEL)" \
-	  --strategy "$(STRATEGY)" --sessions $(SESSIONS)
+	@$(BIN)/python -m launcher run --market "$(MARKET)" --symbols "$(SYMBOLS)" --calendar "$(CALENDAR)" \
+	  --interval "$(INTERVAL)" --model "$(MODEL)" --strategy "$(STRATEGY)" --sessions $(SESSIONS)
 
 test: setup  ## all tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+	@$(BIN)/python -m pytest -n 2 $(TESTS)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 up: setup  ## Airflow and MLflow left running, schedules on; prints addresses and login
-	@$(BIN)/python -m launcher up --market "$(MARKET)" --symbols "$(SYMBOLS)"
+	@$(BIN)/python -m launcher up --market "$(MARKET)" --symbols "$(SYMBOLS)" --calendar "$(CALENDAR)" \
+	  --interval "$(INTERVAL)"
 
 down: setup  ## stops what `make up` started
 	@$(BIN)/python -m launcher down

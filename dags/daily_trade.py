@@ -22,6 +22,13 @@ from airflow.sdk import (
 from session_timetable import SessionTimetable
 
 CALENDAR = runtime.config.load_market(runtime.SETTINGS.market, runtime.SETTINGS).calendar
+# In a market that never closes T opens when D closes: there the trade follows D's backfill (see Sessions.deadline).
+AFTER_BACKFILL_MINUTES = 15
+DUE_MINUTES = (
+    runtime.SETTINGS.close_delay_minutes + AFTER_BACKFILL_MINUTES
+    if CALENDAR == "24/7"
+    else -runtime.SETTINGS.open_lead_minutes
+)
 # An order that the risk rules, the ledger's order of sessions or a halt refuse is refused for good: retrying cannot help.
 NO_RETRY = (
     "OrderWindowClosedError",
@@ -41,7 +48,7 @@ RETRY_POLICY = ExceptionRetryPolicy(
 
 
 @dag(
-    schedule=SessionTimetable(CALENDAR, "open", -runtime.SETTINGS.open_lead_minutes),
+    schedule=SessionTimetable(CALENDAR, "open", DUE_MINUTES),
     catchup=False,
     max_active_runs=1,
     default_args={

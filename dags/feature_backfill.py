@@ -28,14 +28,21 @@ CALENDAR = runtime.config.load_market(runtime.SETTINGS.market, runtime.SETTINGS)
             False,
             type="boolean",
             title="Fetch again",
-            description="Fetch and replace sessions that are stored already. Runs of a single session always do.",
+            description="Fetch sessions that are stored already, too. Runs of a single session always do.",
+        ),
+        "families": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Feature families",
+            description="Compute these alone, and fetch nothing: for features that were added. Default: all.",
         ),
     },
 )
 def feature_backfill() -> None:
     @task
-    def plan(*, ti: Any) -> list[list[str]]:
-        """The symbols to fetch together; the whole plan goes under key `plan`. Skips when the market has no such bar yet."""
+    def plan(*, ti: Any) -> list[dict[str, Any]]:
+        """What to fetch together; the whole plan goes under key `plan`. Skips when the market has no such bar yet."""
         from airflow.sdk.exceptions import AirflowSkipException
 
         from trading_core.pipelines import backfill, refs
@@ -54,41 +61,42 @@ def feature_backfill() -> None:
             fill_gap=runtime.run_type() == "scheduled",
             run_id=runtime.safe_run_id(),
             now=runtime.now(),
+            families=params["families"] or (),
         )
         ti.xcom_push("plan", refs.dump(made))
-        return [list(chunk) for chunk in made.chunks]
+        return [refs.dump(chunk) for chunk in made.chunks]
 
     @task(pool="market_data", retries=4, retry_exponential_backoff=True, max_retry_delay=timedelta(minutes=5))
-    def fetch(chunk: list[str], plan: dict[str, Any]) -> dict[str, Any]:
+    def fetch(chunk: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
         """Downloads the bars and events of some symbols into the staging area."""
         from trading_core.pipelines import backfill, refs
 
-        made = refs.load(refs.BackfillPlan, plan)
-        return refs.dump(backfill.fetch(runtime.workspace(made.market), made, tuple(chunk), runtime.now()))
+        made, asked = refs.load(refs.BackfillPlan, plan), refs.load(refs.FetchChunk, chunk)
+        return refs.dump(backfill.fetch(runtime.workspace(made.market), made, asked, runtime.now()))
 
     @task(trigger_rule="none_failed")
-    def check(plan: dict[str, Any], staged: list[dict[str, Any]], *, ti: Any) -> list[dict[str, str]]:
+    def check(plan: dict[str, Any], staged: list[dict[str, Any]], *, ti: Any) -> list[dict[str, Any]]:
         """Quality gates, then one commit of bars, events and quarantine. Returns the ranges to compute."""
         from trading_core.pipelines import backfill, refs
 
-        made = refs.load(refs.BackfillPlan, plan)
+        made, ws = refs.load(refs.BackfillPlan, plan), runtime.workspace(plan["market"])
         parts = [refs.load(refs.StagedRef, part) for part in staged or []]
-        stored = backfill.check_and_store(runtime.workspace(made.market), made, parts, runtime.now())
+        stored = backfill.check_and_store(ws, made, parts, runtime.now())
         ti.xcom_push("bars", refs.dump(stored) if stored else None)
-        return refs.dump(made)["ranges"]
+        return [refs.dump(span) for span in backfill.ranges(ws, made)]
 
     @task(trigger_rule="none_failed")
-    def compute(sessions: dict[str, str], plan: dict[str, Any]) -> dict[str, Any]:
+    def compute(sessions: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
         """Features of a range of sessions, over the whole cross-section, into the staging area."""
         from trading_core.pipelines import backfill, refs
 
         made = refs.load(refs.BackfillPlan, plan)
-        span = refs.load(refs.DateRange, sessions)
+        span = refs.load(refs.FeatureRange, sessions)
         return refs.dump(backfill.compute(runtime.workspace(made.market), made, span, runtime.now()))
 
     @task(trigger_rule="none_failed", outlets=[FEATURES])
     def publish(plan: dict[str, Any], staged: list[dict[str, Any]], *, outlet_events: Any) -> dict[str, Any]:
-        """One commit per feature family; the features version is the reference that everything after cites."""
+        """One commit per feature family and range; the features version is the reference that everything after cites."""
         from trading_core.pipelines import backfill, refs
 
         made = refs.load(refs.BackfillPlan, plan)

@@ -37,17 +37,20 @@ class Stopped(BaseException):
 
 @app.command()
 def run(
-    market: str = typer.Option("", help="A market's name, the path of a panel (Parquet or CSV), or yahoo."),
-    symbols: str = typer.Option("", help="For yahoo: symbols separated by commas."),
+    market: str = typer.Option("", help="A market's name, the path of a panel (Parquet or CSV), yahoo or alpaca."),
+    symbols: str = typer.Option("", help="For yahoo and alpaca: symbols separated by commas."),
+    calendar: str = typer.Option("", help="For a panel or symbols: an exchange's calendar or 24/7; default XNYS."),
+    interval: str = typer.Option("", help="For a panel or symbols: what a bar spans; default 1d."),
     model: str = typer.Option("", help="A model config; default tft."),
     strategy: str = typer.Option("", help="A strategy config; default top10."),
     sessions: int = typer.Option(5, min=1, max=60, help="How many of the last sessions a fresh account trades."),
 ) -> None:
     """Runs the main job through Airflow and prints what came of it."""
     settings = config.read_settings()
-    chosen = markets.resolve(market or settings.market, _split(symbols), settings, datetime.now(UTC))
+    chosen = _resolve(market or settings.market, symbols, settings, calendar, interval)
     config.load_model(model or settings.model, settings)
     config.load_strategy(strategy or settings.strategy, settings)
+    settings = _on_calendar_of(chosen, settings)
     home = installation(settings)
     with supervisor.exclusive(home):
         _run(home, chosen, model or settings.model, strategy or settings.strategy, sessions)
@@ -59,6 +62,8 @@ def _run(home: Installation, market: config.MarketConfig, model: str, strategy: 
         f"Market [bold]{market.id}[/bold], model {model}, strategy {strategy}. Everything stays under {home.var_dir}."
     )
     ours = not supervisor.running(home)
+    if not ours:
+        _require_calendar(market, supervisor.scheduled_market(home), home.settings)
     try:
         if ours:
             with progress.step("Airflow: database and services"):
@@ -78,12 +83,14 @@ def _run(home: Installation, market: config.MarketConfig, model: str, strategy: 
 @app.command()
 def up(
     market: str = typer.Option("", help="The market whose schedules run; default simulated."),
-    symbols: str = typer.Option("", help="For yahoo: symbols separated by commas."),
+    symbols: str = typer.Option("", help="For yahoo and alpaca: symbols separated by commas."),
+    calendar: str = typer.Option("", help="For a panel or symbols: an exchange's calendar or 24/7; default XNYS."),
+    interval: str = typer.Option("", help="For a panel or symbols: what a bar spans; default 1d."),
 ) -> None:
     """Starts Airflow and MLflow and leaves them running; the schedules are on."""
     settings = config.read_settings()
     if market:
-        os.environ["TRADING_MARKET"] = markets.resolve(market, _split(symbols), settings, datetime.now(UTC)).id
+        os.environ["TRADING_MARKET"] = _resolve(market, symbols, settings, calendar, interval).id
         settings = config.read_settings()
     home = installation(settings)
     with supervisor.exclusive(home):
@@ -130,6 +137,35 @@ def status() -> None:
         _print_addresses(home)
     else:
         console.print("The services are not running. Start them with `make up`.")
+
+
+def _resolve(name: str, symbols: str, settings: config.Settings, calendar: str, interval: str) -> config.MarketConfig:
+    """The market of MARKET=, SYMBOLS=, CALENDAR= and INTERVAL=. One that cannot be trained is refused before any work."""
+    found = markets.resolve(name, _split(symbols), settings, datetime.now(UTC), markets.trading_of(calendar, interval))
+    markets.require_daily(found)
+    return found
+
+
+def _on_calendar_of(market: config.MarketConfig, settings: config.Settings) -> config.Settings:
+    """The timetables of the services know one calendar, that of TRADING_MARKET, and take no other session.
+
+    So a market with another calendar is the scheduled one of the services that this run starts.
+    """
+    if config.load_market(settings.market, settings).calendar == market.calendar:
+        return settings
+    os.environ["TRADING_MARKET"] = market.id
+    return config.read_settings()
+
+
+def _require_calendar(market: config.MarketConfig, scheduled: str, settings: config.Settings) -> None:
+    """Services that run already keep their calendar. Errors: ServiceError."""
+    scheduled = scheduled or settings.market
+    kept = config.load_market(scheduled, settings).calendar
+    if kept != market.calendar:
+        raise supervisor.ServiceError(
+            f"The services run for market '{scheduled}' on calendar {kept}; '{market.id}' trades on {market.calendar}. "
+            "Stop them first: make down."
+        )
 
 
 def _split(symbols: str) -> Sequence[str]:

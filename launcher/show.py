@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launcher.environment import Installation
+from trading_core.pipelines.refs import EvaluationRef
 from trading_core.pipelines.summary import Outcome
 
 SHOWN_EXECUTIONS = 12
@@ -20,8 +21,8 @@ def show_outcome(console: Console, outcome: Outcome, home: Installation) -> None
     ceiling = evaluation.rank_ic_ceiling
     best = f" (the market's own truth reaches {ceiling:.3f})" if math.isfinite(ceiling) else ""
     console.print(
-        f"Forecasts of {model.model} v{model.version}, which knows nothing after {model.cutoff}: mean rank IC "
-        f"{evaluation.mean_rank_ic:+.4f}{best}, t = {evaluation.rank_ic_t:.1f}, rank ICIR {evaluation.rank_icir:.2f}.",
+        f"Forecasts of {model.model} v{model.version}, which knows nothing after {model.cutoff}: "
+        f"{_skill(evaluation, best)}.",
         highlight=False,
         soft_wrap=True,
     )
@@ -43,6 +44,16 @@ def show_outcome(console: Console, outcome: Outcome, home: Installation) -> None
         f"UI          make up   (Airflow {home.base_url}, MLflow {home.mlflow_url}; it prints the login)",
         highlight=False,
         soft_wrap=True,
+    )
+
+
+def _skill(evaluation: EvaluationRef, best: str) -> str:
+    """The rank IC needs three symbols a session: a market of one has none, which is not the same as none found."""
+    if not math.isfinite(evaluation.mean_rank_ic):
+        return "mean rank IC not defined (fewer than three symbols a session)"
+    return (
+        f"mean rank IC {evaluation.mean_rank_ic:+.4f}{best}, t = {evaluation.rank_ic_t:.1f}, "
+        f"rank ICIR {evaluation.rank_icir:.2f}"
     )
 
 

@@ -44,8 +44,9 @@ ALLOWED: dict[str, set[str]] = {
     **ROOMS,
     "serving": SERVING,
     "pipelines": set(ROOMS),  # everything above except serving
-    # The command line prints errors, and reads the registries of models and features (`trading models zoo`, `features list`).
-    "cli": {"config", "errors", "pipelines", "models", "features"},
+    # The command line prints errors, and reads the registry of models (`trading models zoo`).
+    "cli": {"config", "errors", "pipelines", "commands"},
+    "commands": {"config", "errors", "pipelines", "models"},
     "dags": {"config", "pipelines", "plugins"},  # plugins: the session timetable
     "plugins": {"sessions", "errors", "serving"},
     "launcher": {"config", "errors", "pipelines"},

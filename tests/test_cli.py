@@ -20,10 +20,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 OPERATIONS = ["backfill", "train", "predict", "evaluate", "trade", "halt", "resume", "flatten", "settle"]
 GROUPS = {
     "models": ["list", "zoo", "promote"],
-    "features": ["list"],
+    "features": ["list", "plot", "tables"],
     "executions": ["list"],
     "config": ["check"],
     "market": ["list", "add"],
+    "quality": ["resolve"],
 }
 
 
@@ -132,7 +133,8 @@ def test_the_installed_command_works_and_needs_nothing_heavy_for_help(tmp_path: 
 def test_features_list(trading: Callable[..., Answer]) -> None:
     rows = trading("features", "list", "--json").json()
     assert len(rows) >= 30
-    assert all(set(row) == {"name", "family", "inputs", "lookback", "unit", "description"} for row in rows)
+    keys = {"name", "family", "inputs", "lookback", "unit", "description", "fingerprint"}
+    assert all(set(row) == keys for row in rows)
     by_name = {row["name"]: row for row in rows}
     assert len(by_name) == len(rows)
     assert by_name["log_ret"]["lookback"] == 1  # log(close / close of the session before)

@@ -204,7 +204,8 @@ def test_no_secret_is_written_in_the_file(text: str, services: dict[str, dict[st
     for name, service in services.items():
         for variable, value in service.get("environment", {}).items():
             if SECRET_NAME.search(variable) and variable not in NO_SECRETS:
-                assert re.fullmatch(r"\$\{[A-Z_]+:\?[^}]+\}", value), (name, variable)
+                # Asked for, or left empty: an optional key has no default.
+                assert re.fullmatch(r"\$\{[A-Z_]+(:\?[^}]+|:-)\}", value), (name, variable)
     passwords = re.findall(r"://\w*:(\$\{[^}]*\}|[^\s@]+)@", text)
     assert passwords
     assert all(re.fullmatch(r"\$\{[A-Z_]+:\?[^}]+\}", password) for password in passwords)
@@ -310,13 +311,14 @@ def test_airflow_knows_every_variable_and_command(services: dict[str, dict[str, 
 
 def test_trading_variables_are_settings_or_read_by_the_dags(services: dict[str, dict[str, Any]]) -> None:
     from trading_core.config import Settings
+    from trading_core.market.alpaca import KEY_VARIABLES
 
     dags = "\n".join(path.read_text() for path in (REPOSITORY / "dags").glob("*.py"))
     read_by_dags = set(re.findall(r'(?:_variable|environ\.get)\("(TRADING_[A-Z_]+)"', dags))
     fields = {f"TRADING_{name.upper()}" for name in Settings.model_fields}
     found = {name for name in environments(services) if name.startswith("TRADING_")}
-    assert found <= fields | read_by_dags
-    assert read_by_dags <= found  # whatever a pod can be asked for can be set in .env
+    assert found <= fields | read_by_dags | set(KEY_VARIABLES)
+    assert read_by_dags | set(KEY_VARIABLES) <= found  # whatever a pod can be asked for can be set in .env
     # Only where files lie inside the image is left to its defaults.
     assert fields - found == {"TRADING_VAR_DIR", "TRADING_CONFIG_DIR"}
 

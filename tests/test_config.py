@@ -164,7 +164,7 @@ def test_all_problems_are_told_at_once() -> None:
         ("market", "id", "Has Capitals"),
         ("market", "id", "../escape"),
         ("market", "history_start", "someday"),
-        ("market", "interval", "5m"),
+        ("market", "interval", "2m"),
         ("market", "test_sessions", 5),
         ("market", "fetch_symbols", 0),
         ("market", "costs", {"commission_bps": -1}),

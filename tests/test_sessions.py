@@ -128,3 +128,29 @@ def test_a_market_that_never_closes() -> None:
     assert ALWAYS.close(saturday) == utc("2026-11-29T00:00")
     assert ALWAYS.last_closed(utc("2026-11-29T00:00")) == saturday
     assert len(ALWAYS.between(date(2024, 1, 1), date(2024, 12, 31))) == 366
+
+
+def test_opens_of_many_sessions_are_those_of_each() -> None:
+    sessions = [WEDNESDAY, HALF_DAY, MONDAY]
+    assert NYSE.opens(sessions) == [NYSE.open(session) for session in sessions]
+
+
+def test_where_a_session_opens_as_the_one_before_ends_the_deadline_lies_after_the_open() -> None:
+    saturday = date(2026, 11, 28)
+    assert (ALWAYS.always_open, NYSE.always_open) == (True, False)
+    assert ALWAYS.close(HALF_DAY) == ALWAYS.open(saturday)
+    assert ALWAYS.deadline(saturday) == utc("2026-11-28T02:00")
+    assert NYSE.deadline(HALF_DAY) == NYSE.open(HALF_DAY)
+
+
+@pytest.mark.parametrize(
+    ("now", "tradable"),
+    [
+        ("2026-11-27T23:59:59", False),  # the day before has not ended: its bar is not known
+        ("2026-11-28T00:00", True),
+        ("2026-11-28T01:59:59", True),
+        ("2026-11-28T02:00", False),  # two hours later its price is history
+    ],
+)
+def test_tradable_where_the_market_never_closes(now: str, tradable: bool) -> None:
+    assert ALWAYS.tradable(date(2026, 11, 28), utc(now)) is tradable

@@ -2,47 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
 import sys
-from collections.abc import Sequence
-from datetime import UTC, date, datetime
-from enum import Enum
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
 from trading_core import config
+from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show, show_rows
+from trading_core.commands.features import features_app
+from trading_core.commands.models import models_app
+from trading_core.commands.quality import print_overview
 from trading_core.errors import TradingError, UnknownNameError
 
 app = typer.Typer(
     help="Forecasting models trained, judged and traded.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-models_app = typer.Typer(help="Model versions.", no_args_is_help=True)
-features_app = typer.Typer(help="Features.", no_args_is_help=True)
 executions_app = typer.Typer(help="What was executed.", no_args_is_help=True)
 config_app = typer.Typer(help="Configuration files.", no_args_is_help=True)
 market_app = typer.Typer(help="Markets.", no_args_is_help=True)
+quality_app = typer.Typer(help="What the quality gate finds in bars, and a person's answers to it.")
 for name, sub in (
     ("models", models_app),
     ("features", features_app),
     ("executions", executions_app),
     ("config", config_app),
     ("market", market_app),
+    ("quality", quality_app),
 ):
     app.add_typer(sub, name=name)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Market = Annotated[str, typer.Option("--market", "-m", help="A market (default: TRADING_MARKET or simulated).")]
-Day = Annotated[str | None, typer.Option(help="YYYY-MM-DD.")]
-
-
-def _workspace(market: str) -> Any:
-    from trading_core.pipelines.workspace import open_workspace
-
-    settings = config.read_settings()
-    return open_workspace(market or settings.market, settings)
 
 
 def _now() -> datetime:
@@ -55,15 +43,6 @@ def _run_id() -> str:
     return f"cli-{secrets.token_hex(6)}"
 
 
-def _day(text: str | None) -> date | None:
-    if text is None:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"'{text}' is not a date; write YYYY-MM-DD") from None
-
-
 # --- operations -------------------------------------------------------------------------------------------------------
 
 
@@ -72,15 +51,32 @@ def backfill(
     market: Market = "",
     start: Day = None,
     end: Day = None,
-    refresh: Annotated[bool, typer.Option(help="Fetch and replace sessions that are stored already.")] = False,
+    refresh: Annotated[
+        bool, typer.Option(help="Fetch sessions that are stored already, too, and symbols that failed before.")
+    ] = False,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help="Compute this family of features alone, and fetch nothing; repeat for more. Default: all."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch bars, check them, compute features. Default: what is missing of the whole history."""
+    """Fetch bars, check them, compute features. Default: what is missing of the whole history.
+
+    Stored bars that the source now gives otherwise are listed; the rows they replace are kept in `bar_revisions`.
+    """
     from trading_core.pipelines import backfill as pipeline
 
-    ws = _workspace(market)
-    made = pipeline.run(ws, start=_day(start), end=_day(end), refresh=refresh, run_id=_run_id(), now=_now())
-    _show(made, as_json)
+    ws = opened(market)
+    made = pipeline.run(
+        ws,
+        start=parsed_day(start),
+        end=parsed_day(end),
+        refresh=refresh,
+        run_id=_run_id(),
+        now=_now(),
+        families=family or (),
+    )
+    show(made, as_json, rows=made.contradictions or None)
 
 
 @app.command()
@@ -101,11 +97,11 @@ def train(
 
     settings = config.read_settings()
     if request is None:
-        ws = _workspace(market)
+        ws = opened(market)
         request = pipeline.prepare(
             ws,
             model=model or settings.model,
-            test_start=_day(test_start),
+            test_start=parsed_day(test_start),
             now=_now(),
             seed=seed,
             epochs=epochs,
@@ -113,7 +109,7 @@ def train(
         ).request_uri
     with _quiet_stdout(as_json):
         made = pipeline.run(request, settings, _now())
-    _show(made, as_json)
+    show(made, as_json)
 
 
 @app.command()
@@ -127,8 +123,11 @@ def predict(
     """Store forecasts of a model version; sessions that are stored already stay as they are."""
     from trading_core.pipelines import infer as pipeline
 
-    ws = _workspace(market)
-    _show(pipeline.infer(ws, version=version, start=_day(start), end=_day(end), run_id=_run_id(), now=_now()), as_json)
+    ws = opened(market)
+    show(
+        pipeline.infer(ws, version=version, start=parsed_day(start), end=parsed_day(end), run_id=_run_id(), now=_now()),
+        as_json,
+    )
 
 
 @app.command()
@@ -146,18 +145,18 @@ def evaluate(
     """Simulate strategies on stored forecasts beside the benchmarks and write the report."""
     from trading_core.pipelines import evaluate as pipeline
 
-    ws = _workspace(market)
+    ws = opened(market)
     made = pipeline.evaluate(
         ws,
         version=version,
         strategies=strategy or config.names("strategies", ws.settings),
-        start=_day(start),
-        end=_day(end),
+        start=parsed_day(start),
+        end=parsed_day(end),
         capital=capital,
         run_id=_run_id(),
         now=_now(),
     )
-    _show(made, as_json, rows=made.strategies)
+    show(made, as_json, rows=made.strategies)
 
 
 @app.command()
@@ -171,23 +170,23 @@ def trade(
     """Trade one session: check, infer, decide, sell, buy, settle. Running it again changes nothing."""
     from trading_core.pipelines import trade as pipeline
 
-    ws = _workspace(market)
+    ws = opened(market)
     made = pipeline.run(
         ws,
         strategy=strategy or ws.settings.strategy,
-        session=_day(session),
+        session=parsed_day(session),
         is_backfill=False,
         replay=replay,
         run_id=_run_id(),
         now=_now(),
     )
-    _show(made, as_json)
+    show(made, as_json)
 
 
 def _control(action: str, market: str, account: str, reason: str, as_json: bool) -> None:
     from trading_core.pipelines import controls
 
-    _show(controls.act(_workspace(market), action, account, reason, by="trading command", now=_now()), as_json)
+    show(controls.act(opened(market), action, account, reason, by="trading command", now=_now()), as_json)
 
 
 Account = Annotated[str, typer.Option(help="An account id, or all.")]
@@ -230,59 +229,6 @@ def settle(
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
-@models_app.command("list")
-def models_list(market: Market = "", as_json: Json = False) -> None:
-    """All registered versions of a market; `trading models zoo` lists what can be trained."""
-    from trading_core.pipelines import models
-
-    _show_rows(models.versions(_workspace(market)), as_json, "No model version yet. Train one with `trading train`.")
-
-
-@models_app.command("zoo")
-def models_zoo(as_json: Json = False) -> None:
-    """The architectures, and the configs that train them."""
-    from trading_core.models.registry import MODELS
-
-    settings = config.read_settings()
-    configs = {name: config.load_model(name, settings) for name in config.names("models", settings)}
-    rows = [
-        {
-            "model": entry.name,
-            "description": entry.description,
-            "configs": sorted(name for name, loaded in configs.items() if loaded.model == entry.name),
-        }
-        for entry in MODELS.values()
-    ]
-    _show_rows(rows, as_json, "")
-
-
-@models_app.command("promote")
-def models_promote(version: Annotated[int, typer.Argument(min=1)], market: Market = "", as_json: Json = False) -> None:
-    """Make a version the champion: the one the live session trades with."""
-    from trading_core.pipelines import models
-
-    _show(models.promote(_workspace(market), version), as_json)
-
-
-@features_app.command("list")
-def features_list(as_json: Json = False) -> None:
-    """Every feature with its family, inputs, lookback (rows) and unit."""
-    from trading_core.features.build import describe
-
-    rows = [
-        {
-            "name": f.name,
-            "family": f.family,
-            "inputs": list(f.inputs),
-            "lookback": f.lookback,
-            "unit": f.unit,
-            "description": f.description,
-        }
-        for f in describe()
-    ]
-    _show_rows(rows, as_json, "")
-
-
 @executions_app.command("list")
 def executions_list(
     market: Market = "",
@@ -293,8 +239,8 @@ def executions_list(
     """Every fill with what made it: strategy, model version, features version, client order id."""
     from trading_core.pipelines import trade as pipeline
 
-    rows = pipeline.executions(_workspace(market), account=account, session=_day(session))
-    _show_rows(rows, as_json, "Nothing was executed yet. Trade a session with `trading trade`.")
+    rows = pipeline.executions(opened(market), account=account, session=parsed_day(session))
+    show_rows(rows, as_json, "Nothing was executed yet. Trade a session with `trading trade`.")
 
 
 @config_app.command("check")
@@ -306,7 +252,7 @@ def config_check(
     from trading_core.pipelines import check
 
     rows = check.check_all(config.read_settings(), file)
-    _show_rows(rows, as_json, "")
+    show_rows(rows, as_json, "")
     if any(not row["valid"] for row in rows):
         raise typer.Exit(2)
 
@@ -317,86 +263,78 @@ def market_list(as_json: Json = False) -> None:
     settings = config.read_settings()
     loaded = [config.load_market(name, settings) for name in config.names("markets", settings)]
     rows = [
-        {"market": m.id, "source": m.source, "start": m.history_start, "description": m.description} for m in loaded
+        {
+            "market": m.id,
+            "source": m.source,
+            "calendar": m.calendar,
+            "interval": m.interval,
+            "start": m.history_start,
+            "description": m.description,
+        }
+        for m in loaded
     ]
-    _show_rows(rows, as_json, "")
+    show_rows(rows, as_json, "")
 
 
 @market_app.command("add")
 def market_add(
-    path: Annotated[str, typer.Argument(help="A panel of bars: Parquet or CSV.")],
+    path: Annotated[str, typer.Argument(help="A panel of bars (Parquet or CSV), or yahoo or alpaca with --symbols.")],
     sectors: Annotated[str | None, typer.Option(help="A file with the columns symbol and sector.")] = None,
+    instruments: Annotated[
+        str | None,
+        typer.Option(
+            help="A file with symbol, from, to, sector and any other column: what holds when (CSV or Parquet)."
+        ),
+    ] = None,
+    symbols: Annotated[
+        str, typer.Option(help="Separated by commas; of a panel without a column symbol: the name of its only one.")
+    ] = "",
+    calendar: Annotated[str, typer.Option(help="An exchange's calendar, or 24/7. Default: XNYS.")] = "",
+    interval: Annotated[str, typer.Option(help="1m, 5m, 15m, 30m, 1h or 1d. Default: 1d.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Make a market of a panel file; the file is checked in full first."""
+    """Make a market of a panel file, which is checked in full first, or of a list of symbols."""
     from trading_core.pipelines import markets
 
-    _show(markets.add_panel(path, config.read_settings(), _now(), sectors), as_json)
-
-
-# --- output -----------------------------------------------------------------------------------------------------------
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, date | datetime):
-        return value.isoformat()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no NaN
-    return value
-
-
-def _show(value: Any, as_json: bool, rows: Sequence[Any] | None = None) -> None:
-    plain = _plain(value)
-    if as_json:
-        typer.echo(json.dumps(plain, indent=2))
-        return
-    for key, item in plain.items():
-        if not isinstance(item, list | dict) or not item or rows is None:
-            typer.echo(f"{key:<24} {item}")
-    if rows is not None:
-        _table([_plain(row) for row in rows])
-
-
-def _show_rows(rows: Sequence[Any], as_json: bool, when_empty: str) -> None:
-    plain = [_plain(row) for row in rows]
-    if as_json:
-        typer.echo(json.dumps(plain, indent=2))
-    elif not plain:
-        typer.echo(when_empty)
+    settings, wanted = config.read_settings(), [part.strip() for part in symbols.split(",") if part.strip()]
+    trading = markets.trading_of(calendar, interval) or markets.US_DAILY
+    if instruments:
+        markets.check_instruments(instruments)  # a file that cannot be used leaves no market behind
+    if path in markets.LISTED_SOURCES:
+        made = markets.add_listed(path, wanted, settings, _now(), trading=trading)
     else:
-        _table(plain)
+        made = markets.add_panel(path, settings, _now(), sectors, trading, markets.only_symbol(path, wanted))
+    show(markets.with_instruments(made, instruments, settings) if instruments else made, as_json)
 
 
-def _table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+@quality_app.callback(invoke_without_command=True)
+def quality_overview(
+    context: typer.Context,
+    market: Annotated[str, typer.Option("--market", "-m", help="A market, or the path of a panel of bars.")] = "",
+    calendar: Annotated[str, typer.Option(help="The calendar of a panel file, such as XNYS or 24/7.")] = "XNYS",
+    interval: Annotated[str, typer.Option(help="The interval of a panel file: 1m, 5m, 15m, 30m, 1h or 1d.")] = "1d",
+    as_json: Json = False,
+) -> None:
+    """Judge a market's stored bars, or a panel file as it is; stores nothing."""
+    if context.invoked_subcommand is None:
+        print_overview(market, calendar, interval, as_json, _now())
 
-    table = Table(box=None, header_style="bold")
-    for key in rows[0]:
-        table.add_column(key, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    console = Console()
-    # A pipe has no width: let every row keep to one line there.
-    Console(width=None if console.is_terminal else 400).print(table)
 
+@quality_app.command("resolve")
+def quality_resolve(
+    symbol: Annotated[str, typer.Argument(help="The symbol of a quarantined jump.")],
+    session: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="Its session.")],
+    answer: Annotated[str, typer.Option("--as", help="genuine, bad, or split (a missing split or distribution).")],
+    ratio: Annotated[float | None, typer.Option(help="New shares per old, with --as split.")] = None,
+    dividend: Annotated[float | None, typer.Option(help="Cash per new share, with --as split.")] = None,
+    market: Market = "",
+    as_json: Json = False,
+) -> None:
+    """Say what a quarantined jump is. The next backfill that fetches acts on it (at once: --refresh its session)."""
+    from trading_core.pipelines import quality
 
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+    ws, day = opened(market), session.date()
+    show(quality.resolve(ws, symbol, day, answer=answer, ratio=ratio, dividend=dividend, now=_now()), as_json)
 
 
 class _quiet_stdout:

@@ -105,6 +105,25 @@ class UniverseConfig(_Strict):
     min_dollar_volume: Annotated[float, Field(ge=0)] = (
         0.0  # median of the last 20 sessions; refused unless prices are raw
     )
+    min_price: Annotated[float, Field(ge=0)] = 0.0  # of the decision session's close; refused unless prices are raw
+    membership: str | None = None  # a CSV or Parquet file with symbol, from, to: who belongs to the universe when
+
+
+class QualityConfig(_Strict):
+    """The quality gate of a market. `checks`: severities that differ from the default (`trading quality` lists them).
+
+    The thresholds are explained in trading_core.market.quality.rules.
+    """
+
+    checks: dict[str, Literal["block", "quarantine", "warn", "off"]] = {}
+    jump: Annotated[float, Field(gt=0, le=5)] = 0.13  # log return
+    jump_sigmas: Annotated[float, Field(ge=1, le=100)] = 9.0
+    sigmas_per_volume: Annotated[float, Field(gt=0, le=1000)] = 8.0
+    window: Annotated[int, Field(ge=20, le=60)] = 60  # bars
+    reverted: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    gap_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    stale_closes: Annotated[int, Field(ge=2)] = 5
+    universe_loss: Annotated[float, Field(gt=0, lt=1)] = 0.2
 
 
 class MarketConfig(_Strict):
@@ -114,16 +133,19 @@ class MarketConfig(_Strict):
     description: str = ""
     source: str
     calendar: str = "XNYS"
-    interval: Literal["1d"] = "1d"
+    interval: Literal["1m", "5m", "15m", "30m", "1h", "1d"] = "1d"  # only "1d" can be trained and traded
     history_start: date
     history_end: date | None = None  # set for panels that end; None: the market grows with the calendar
     fetch_symbols: Annotated[int, Field(ge=1)] = 250  # symbols that one fetch task downloads
+    overlap_sessions: Annotated[int, Field(ge=0)] = 3  # stored sessions fetched again with new ones: shows corrections
     compute_sessions: Annotated[int, Field(ge=1)] = 750  # sessions that one feature task computes
+    instruments: str | None = None  # a CSV or Parquet file: symbol, from, to, sector and any other column
     test_sessions: Annotated[int, Field(ge=20)] = (
         252  # the last sessions, which no model trained by `make run` has seen
     )
     costs: CostConfig = CostConfig()
     universe: UniverseConfig = UniverseConfig()
+    quality: QualityConfig = QualityConfig()
     options: dict[str, Any] = Field(default_factory=dict)  # validated by the source's own options class
 
 

@@ -7,7 +7,7 @@ exchange's date. Quantities are shares (fractions allowed). All timestamps are t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -28,6 +28,17 @@ MONTH = "month"  # "YYYY-MM" of the session: the partition of every table
 KNOWN_AT = "known_at"  # the session at whose close a flag, event or label became known
 
 UTC_TS = pl.Datetime("us", "UTC")
+
+DAILY = "1d"
+# What a bar spans; a bar of "1d" is one session, from its open to its close, however long that is.
+INTERVALS: dict[str, timedelta] = {
+    "1m": timedelta(minutes=1),
+    "5m": timedelta(minutes=5),
+    "15m": timedelta(minutes=15),
+    "30m": timedelta(minutes=30),
+    "1h": timedelta(hours=1),
+    DAILY: timedelta(days=1),
+}
 
 QUANTILES: tuple[float, ...] = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95)
 QUANTILE_COLUMNS: tuple[str, ...] = tuple(f"q{round(100 * q):02d}" for q in QUANTILES)
@@ -74,6 +85,13 @@ _BAR_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
 
 BARS = TableSchema("bars", {**_BAR_COLUMNS, MONTH: pl.String}, (SYMBOL, TS))
 
+BAR_REVISIONS = TableSchema(
+    "bar_revisions",
+    # Bars as they were stored until a later fetch said otherwise; `recorded_at`, `run_id`: when and by which run.
+    {**_BAR_COLUMNS, "recorded_at": UTC_TS, "run_id": pl.String, MONTH: pl.String},
+    (SYMBOL, TS, "run_id"),
+)
+
 CORPORATE_ACTIONS = TableSchema(
     "corporate_actions",
     # `session`: the first session that trades on the new basis (the ex-date). `kind`: ActionKind.
@@ -89,8 +107,35 @@ INSTRUMENTS = TableSchema(
 
 QUARANTINE = TableSchema(
     "quarantine",
-    {**_BAR_COLUMNS, "check": pl.String, "reason": pl.String, KNOWN_AT: pl.Date, MONTH: pl.String},
+    # Known in two steps: at the close of `known_at` the row was held out; at the close of `resolved_at` it was known
+    # what it is (`verdict`, null until then). From `released_at` on it is in `bars` too; null: it is not.
+    {
+        **_BAR_COLUMNS,
+        "check": pl.String,
+        "reason": pl.String,
+        KNOWN_AT: pl.Date,
+        "verdict": pl.String,
+        "resolved_at": pl.Date,
+        "released_at": pl.Date,
+        MONTH: pl.String,
+    },
     (SYMBOL, TS, "check"),
+)
+
+QUALITY_ANSWERS = TableSchema(
+    "quality_answers",
+    # What a person said of a quarantined bar. `answer`: genuine, bad or split; `ratio` (new shares per old) and
+    # `dividend` (cash per new share) belong to split, null where there is none.
+    {
+        SYMBOL: pl.String,
+        SESSION: pl.Date,
+        "answer": pl.String,
+        "ratio": pl.Float64,
+        "dividend": pl.Float64,
+        KNOWN_AT: pl.Date,
+        MONTH: pl.String,
+    },
+    (SYMBOL, SESSION),
 )
 
 FORECASTS = TableSchema(

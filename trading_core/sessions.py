@@ -1,6 +1,8 @@
 """Trading sessions of an exchange: dates, opens and closes. Thin over exchange_calendars; nothing here asks for "now".
 
-`24/7` is the calendar of markets that never close: every date is a session, open 00:00 UTC to the next 00:00 UTC.
+`24/7` is the calendar of markets that never close: every date is a session, open 00:00 UTC to the next 00:00 UTC. There
+the close of D and the open of T are one instant, which leaves no time between them to decide and to send: what is to
+trade at T's open may be decided and sent until `DECISION_WINDOW` after it (see `Sessions.deadline`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
 
 EARLIEST = date(1990, 1, 1)
+ALWAYS_OPEN = "24/7"
+# Long enough for the backfill of D (due half an hour after its close by default) and the steps of a trading session.
+DECISION_WINDOW = timedelta(hours=2)
 
 
 @lru_cache(maxsize=8)
@@ -40,12 +45,27 @@ class Sessions:
         self._end = date(horizon_year, 12, 31)
 
     @property
+    def always_open(self) -> bool:
+        """Whether the market never closes, so that a session opens in the moment in which the one before it ends."""
+        return self.calendar == ALWAYS_OPEN
+
+    @property
+    def per_year(self) -> int:
+        """Sessions of a usual year, by which figures are annualised: 365 where it never closes, else 252 by convention."""
+        return 365 if self.always_open else 252
+
+    @property
     def _cal(self) -> ExchangeCalendar:
         return _load(self.calendar, self._end)
 
     def _check(self, day: date) -> None:
         if not EARLIEST <= day <= self._end:
             raise InvalidDateRangeError(day, day, f"calendar {self.calendar} is known from {EARLIEST} to {self._end}")
+
+    @property
+    def timezone(self) -> str:
+        """The exchange's time zone, as in the tz database."""
+        return str(self._cal.tz)
 
     def is_session(self, day: date) -> bool:
         self._check(day)
@@ -90,6 +110,11 @@ class Sessions:
         self.require(session)
         return self._cal.session_close(session.isoformat()).to_pydatetime().astimezone(UTC)
 
+    def opens(self, sessions: Sequence[date]) -> list[datetime]:
+        """Opening times in UTC of many sessions at once."""
+        stamps = self._cal.opens.loc[[s.isoformat() for s in sessions]]
+        return [stamp.to_pydatetime().astimezone(UTC) for stamp in stamps]
+
     def closes(self, sessions: Sequence[date]) -> list[datetime]:
         """Closing times in UTC of many sessions at once."""
         stamps = self._cal.closes.loc[[s.isoformat() for s in sessions]]
@@ -103,6 +128,14 @@ class Sessions:
             session = self.previous(session)
         return session
 
+    def deadline(self, session: date) -> datetime:
+        """Until when, in UTC, what trades at the open of `session` may be decided and sent: its open.
+
+        In a market that never closes it is DECISION_WINDOW later: only the bars up to the session before are read then
+        too, and the paper broker fills at the price of the open, but a real one fills at what it finds.
+        """
+        return self.open(session) + (DECISION_WINDOW if self.always_open else timedelta(0))
+
     def tradable(self, session: date, now: datetime) -> bool:
-        """Whether an order sent at `now` meets the open of `session`: the one before has closed, its own is to come."""
-        return self.is_session(session) and self.close(self.previous(session)) <= now < self.open(session)
+        """Whether an order sent at `now` meets the open of `session`: the one before has closed, its deadline is to come."""
+        return self.is_session(session) and self.close(self.previous(session)) <= now < self.deadline(session)

@@ -15,15 +15,18 @@ from polars.testing import assert_frame_equal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "market"))
 
+from alpaca_server import KEY_ID, SECRET_KEY, AlpacaServer
 from yahoo_server import YahooServer
 
-from trading_core.errors import FutureDataError, InvalidDateRangeError
+from trading_core.errors import FutureDataError, InvalidConfigError, InvalidDateRangeError
+from trading_core.market import alpaca, yahoo
+from trading_core.market.alpaca import AlpacaOptions
 from trading_core.market.parquet import ParquetOptions
 from trading_core.market.registry import SOURCES
 from trading_core.market.simulated import SimulatedOptions
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA, INSTRUMENT_SCHEMA, Fetched, Source
-from trading_core.market.yahoo import URL_VARIABLE, YahooOptions
-from trading_core.schema import ActionKind, PriceBasis
+from trading_core.market.yahoo import YahooOptions
+from trading_core.schema import INTERVALS, ActionKind, PriceBasis
 from trading_core.sessions import Sessions
 
 CALENDAR = "XNYS"
@@ -31,6 +34,7 @@ START, END = date(2020, 1, 2), date(2020, 12, 31)
 NOW = datetime(2021, 1, 4, 12, 0, tzinfo=UTC)
 EARLY = datetime(2020, 6, 15, 15, 0, tzinfo=UTC)  # a Monday, during the session: Friday 12 June is the last closed one
 SESSIONS = Sessions(CALENDAR)
+HALF_HOUR_SPAN = date(2020, 12, 23), date(2020, 12, 29)  # Christmas Eve is a half day
 UNKNOWN = "NOPE"  # a symbol that no sample has
 
 
@@ -40,6 +44,9 @@ class Sample:
 
     options: Callable[[Path], Any]
     refuses_later_rows: bool = False  # a file with rows after `now` is refused as a whole
+    half_hourly: Callable[[Path], Any] | None = (
+        None  # of a market with bars of 30m in HALF_HOUR_SPAN; default: the same
+    )
 
 
 def _file(folder: Path) -> ParquetOptions:
@@ -54,17 +61,41 @@ def _file(folder: Path) -> ParquetOptions:
     return ParquetOptions(str(folder / "b.pq"))
 
 
+def _half_hours(folder: Path) -> ParquetOptions:
+    """From half an hour before the open to half an hour after the close of each session, stamped with the start."""
+    rows = []
+    for day in SESSIONS.between(*HALF_HOUR_SPAN):
+        start, end = SESSIONS.open(day) - timedelta(minutes=30), SESSIONS.close(day) + timedelta(minutes=30)
+        starts = [start + timedelta(minutes=30 * i) for i in range(int((end - start) / timedelta(minutes=30)))]
+        rows += [(s, at, 10.0, 11.0, 9.0, 10.5, 100.0) for s in ("AA", "BB", "CC") for at in starts]
+    names = ["symbol", "ts", "open", "high", "low", "close", "volume"]
+    pl.DataFrame(rows, schema=names, orient="row").write_parquet(folder / "h.pq")
+    return ParquetOptions(str(folder / "h.pq"))
+
+
 SAMPLES: dict[str, Sample] = {
     "simulated": Sample(lambda folder: SimulatedOptions(symbols=8, start=date(2019, 1, 2), splits_per_year=1.0)),
-    "parquet": Sample(_file, refuses_later_rows=True),
+    "parquet": Sample(_file, refuses_later_rows=True, half_hourly=_half_hours),
     "yahoo": Sample(lambda folder: YahooOptions(("AAPL", "IBM", "MSFT"), START, pause_s=0.0, max_retries=0)),
+    "alpaca": Sample(
+        lambda folder: AlpacaOptions(
+            ("AAPL", "GE", "IBM"), START, requests_per_minute=100_000, max_retries=0, symbols_per_request=2
+        )
+    ),
 }
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _stand_in() -> Iterator[None]:
-    with YahooServer(now=NOW) as server, pytest.MonkeyPatch.context() as patched:
-        patched.setenv(URL_VARIABLE, server.url)
+    with (
+        YahooServer(now=NOW) as yahoo_server,
+        AlpacaServer(now=NOW) as alpaca_server,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        patched.setenv(yahoo.URL_VARIABLE, yahoo_server.url)
+        patched.setenv(alpaca.URL_VARIABLE, alpaca_server.url)
+        for name, value in zip(alpaca.KEY_VARIABLES, (KEY_ID, SECRET_KEY), strict=True):
+            patched.setenv(name, value)
         yield
 
 
@@ -96,6 +127,7 @@ def test_it_is_a_source_of_its_name(name: str, options: Any, source: Source) -> 
     assert isinstance(source, Source)
     assert isinstance(options, SOURCES[name].options)
     assert source.name == name
+    assert source.interval == "1d"
     assert isinstance(source.price_basis, PriceBasis)
     assert source.symbols() == sorted(set(source.symbols()))
 
@@ -203,8 +235,51 @@ def test_a_range_without_a_session_is_empty(source: Source) -> None:
     assert dict(weekend.bars.schema) == BAR_SCHEMA
 
 
+def test_a_chunk_of_symbols_can_be_asked_for_alone(source: Source, whole: Fetched) -> None:
+    """A backfill that was interrupted asks for the chunks that are missing: together they are the whole."""
+    parts = [source.fetch([symbol], START, END, NOW) for symbol in source.symbols()]
+    assert_frame_equal(pl.concat([part.bars for part in parts]), whole.bars, check_exact=True)
+    assert_frame_equal(pl.concat([part.actions for part in parts]), whole.actions, check_exact=True)
+
+
+def test_it_serves_its_intervals_and_refuses_the_others(name: str, options: Any) -> None:
+    served = SOURCES[name].intervals
+    assert set(served) <= set(INTERVALS)
+    assert "1d" in served
+    for interval in served:
+        assert SOURCES[name].build(options, CALENDAR, interval).interval == interval
+    for interval in {*INTERVALS, "2m", "1wk", ""} - set(served):
+        with pytest.raises(InvalidConfigError, match=f"allowed: {', '.join(served)}"):
+            SOURCES[name].build(options, CALENDAR, interval)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, entry in SOURCES.items() if "30m" in entry.intervals))
+def test_intraday_bars_lie_inside_their_session_and_are_stamped_with_their_end(name: str, tmp_path: Path) -> None:
+    sample = SAMPLES[name]
+    source = SOURCES[name].build((sample.half_hourly or sample.options)(tmp_path), CALENDAR, "30m")
+    whole = source.fetch(source.symbols(), *HALF_HOUR_SPAN, NOW)
+    assert whole.failures == {}
+    assert list(whole.bars.schema.items()) == list(pl.Schema(BAR_SCHEMA).items())
+    assert not whole.bars.select("symbol", "ts").is_duplicated().any()
+    assert whole.bars.equals(whole.bars.sort("symbol", "ts"))
+    days = SESSIONS.between(*HALF_HOUR_SPAN)
+    assert whole.bars["session"].unique().sort().to_list() == days
+    for session, ts in whole.bars.select("session", "ts").iter_rows():
+        opened, closed = SESSIONS.open(session), SESSIONS.close(session)
+        assert opened < ts <= closed
+        assert (ts - opened) % timedelta(minutes=30) == timedelta(0)
+    # 13 half hours a day, 7 on the half day.
+    one = whole.bars.filter(pl.col("symbol") == source.symbols()[0])
+    assert one.group_by("session").len().sort("session")["len"].to_list() == [13, 7, 13, 13]
+    parts = [source.fetch(source.symbols(), day, day, NOW).bars for day in days]
+    assert_frame_equal(pl.concat(parts).sort("symbol", "ts"), whole.bars, check_exact=True)
+
+
 def test_building_reads_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(URL_VARIABLE, "http://127.0.0.1:9")  # nothing answers there
+    for module in (yahoo, alpaca):
+        monkeypatch.setenv(module.URL_VARIABLE, "http://127.0.0.1:9")  # nothing answers there
+    for variable in alpaca.KEY_VARIABLES:
+        monkeypatch.delenv(variable)
     built = SOURCES[name].build(ParquetOptions("no/such/file.parquet"), CALENDAR) if name == "parquet" else None
     built = built or SOURCES[name].build(SAMPLES[name].options(Path("no/such/folder")), CALENDAR)
     assert built.name == name

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import polars as pl
 import pytest
 
-from trading_core.market.adjust import adjusted, forward_factors
+from trading_core.market.adjust import adjusted, factor_steps, forward_factors, with_factors
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA, empty_actions, empty_bars
 
 FIRST = date(2024, 1, 1)
@@ -142,3 +143,35 @@ def test_empty_frames() -> None:
     bars = bars_of({0: 100.0, 1: 101.0})
     assert adjusted(bars, empty_actions()).equals(bars)
     assert forward_factors(bars, empty_actions()).columns == ["symbol", "session", "price_factor", "volume_factor"]
+
+
+def test_steps_are_the_first_bar_and_what_changes_the_factor() -> None:
+    bars = pl.concat([bars_of({0: 100.0, 1: 104.0, 2: 52.0, 3: 50.0}), bars_of({1: 10.0, 3: 11.0}, "B")])
+    steps = factor_steps([bars], actions_of(("A", 2, "split", 2.0), ("A", 3, "dividend", 2.0)))
+    assert steps.rows() == [
+        ("A", day(0), 1.0, 1.0),
+        ("A", day(2), 2.0, 0.5),
+        ("A", day(3), 2.0 * (52.0 / 50.0), 0.5),
+        ("B", day(1), 1.0, 1.0),
+    ]
+
+
+@pytest.mark.parametrize("cuts", [[7], [1, 2, 3], [5, 20, 21, 40], list(range(1, 60))], ids=str)
+def test_bars_in_parts_give_the_factors_of_all_bars_to_the_bit(cuts: list[int]) -> None:
+    """Two symbols with holes over the cuts, one that comes late, one that goes early; events in holes and on cuts."""
+    gone = {5, 6, 20, 21, 22, 40}
+    held = {number: 100.0 + (number * 7919 % 13) for number in range(60) if number not in gone}
+    bars = pl.concat(
+        [bars_of(held), bars_of({n: 30.0 + n % 3 for n in range(17, 60)}, "LATE"), bars_of({0: 9.0}, "END")]
+    )
+    events = [("A", number, "dividend", 0.7 + number / 100) for number in range(3, 60, 7)]
+    events += [("A", 20, "split", 3.0), ("A", 41, "split", 0.5), ("LATE", 20, "split", 7.0), ("LATE", 5, "split", 9.0)]
+    events += [("END", 30, "dividend", 1.0), ("A", 21, "dividend", 1.1)]
+    actions = actions_of(*events)
+    edges = [0, *cuts, 60]
+    parts = [bars.filter(pl.col("session").is_between(day(a), day(b - 1))) for a, b in pairwise(edges)]
+    steps = factor_steps(parts, actions)
+    whole = adjusted(bars, actions)
+    assert with_factors(bars, steps).equals(whole)
+    late = bars.filter(pl.col("session") >= day(23))
+    assert with_factors(late, steps).equals(whole.filter(pl.col("session") >= day(23)))

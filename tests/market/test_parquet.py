@@ -15,6 +15,7 @@ from trading_core.errors import (
     DuplicateKeysError,
     EmptyUniverseError,
     FutureDataError,
+    InvalidConfigError,
     InvalidDateRangeError,
     MissingColumnsError,
     MissingFileError,
@@ -243,3 +244,150 @@ def test_the_real_panel_comes_through_unchanged() -> None:
     aapl = source.fetch(["AAPL"], date(2014, 6, 9), date(2014, 6, 9), NOW).bars.row(0, named=True)
     # The day of Apple's 7:1 split, split-adjusted to that day's terms: it closed at 93.70.
     assert aapl["close"] == pytest.approx(93.70, abs=0.005)
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
+
+OHLCV = "open,high,low,close,volume"
+
+
+def csv(tmp_path: Path, header: str, rows: list[str], name: str = "bars.csv") -> Path:
+    path = tmp_path / name
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def intraday(path: Path, interval: str = "30m", **options: object) -> Fetched:
+    source = build_parquet(ParquetOptions(str(path), **options), "XNYS", interval)  # type: ignore[arg-type]
+    return source.fetch(source.symbols(), DAYS[0], DAYS[2], NOW)
+
+
+THURSDAY = ["2024-05-30T13:00:00Z", "2024-05-30T13:30:00Z", "2024-05-30T19:30:00Z", "2024-05-30T20:00:00Z"]
+# 9:30 to 16:00 in New York is 13:30 to 20:00 UTC in summer: the first and the last of these half hours lie outside.
+INSIDE = [datetime(2024, 5, 30, 14, 0, tzinfo=UTC), datetime(2024, 5, 30, 20, 0, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize("column", ["ts", "datetime", "timestamp", "Time", "Date"])
+def test_intraday_bars_end_where_they_end_and_stay_inside_the_session(tmp_path: Path, column: str) -> None:
+    rows = [f"AAA,{stamp},1,1,1,{i},5" for i, stamp in enumerate(THURSDAY)]
+    fetched = intraday(csv(tmp_path, f"symbol,{column},{OHLCV}", rows))
+    assert fetched.bars.select("ts", "session", "close").rows() == [
+        (INSIDE[0], DAYS[1], 1.0),
+        (INSIDE[1], DAYS[1], 2.0),
+    ]
+    assert fetched.outside_hours == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "stamps"),
+    [
+        ({"stamped": "end"}, ["2024-05-30 14:00", "2024-05-30 20:00"]),
+        ({"timezone": "America/New_York"}, ["2024-05-30 09:30:00", "2024-05-30 15:30:00.000"]),
+        ({}, ["2024-05-30T09:30:00-04:00", "2024-05-30 15:30-0400"]),
+    ],
+)
+def test_intraday_stamps_in_other_dresses(tmp_path: Path, options: dict[str, object], stamps: list[str]) -> None:
+    rows = [f"AAA,{stamp},1,1,1,1,5" for stamp in stamps]
+    assert intraday(csv(tmp_path, f"symbol,ts,{OHLCV}", rows), **options).bars["ts"].to_list() == INSIDE
+
+
+def test_intraday_stamps_of_a_parquet_file(tmp_path: Path) -> None:
+    starts = pl.Series("ts", [datetime(2024, 5, 30, 9, 30), datetime(2024, 5, 30, 15, 30)])
+    frame = SMALL.head(2).drop("date").with_columns(starts)
+    local = intraday(stored(tmp_path, frame), timezone="America/New_York")
+    zoned = frame.with_columns(pl.col("ts").dt.replace_time_zone("America/New_York").dt.cast_time_unit("ms"))
+    assert local.bars["ts"].to_list() == INSIDE == intraday(stored(tmp_path, zoned, "z.parquet")).bars["ts"].to_list()
+    with pytest.raises(WrongTypeError, match=r"column 'date' is Date, expected a datetime .* as bars of 30m need"):
+        intraday(stored(tmp_path, SMALL, "days.parquet"))
+
+
+def test_the_last_hour_of_a_day_is_cut_at_the_close(tmp_path: Path) -> None:
+    rows = [f"AAA,2024-05-30T{hour}:30:00Z,1,1,1,1,5" for hour in range(13, 20)]
+    bars = intraday(csv(tmp_path, f"symbol,ts,{OHLCV}", rows), "1h").bars
+    assert bars["ts"].dt.strftime("%H:%M").to_list() == [f"{h}:30" for h in range(14, 20)] + ["20:00"]
+
+
+def test_intraday_duplicates_and_bars_that_have_not_ended(tmp_path: Path) -> None:
+    path = csv(tmp_path, f"symbol,ts,{OHLCV}", ["AAA,2024-05-30T14:00:00Z,1,1,1,1,5"] * 2)
+    with pytest.raises(DuplicateKeysError, match=r"\(symbol, ts\), for example AAA 2024-05-30 14:00:00"):
+        intraday(path)
+    late = csv(tmp_path, f"symbol,ts,{OHLCV}", ["AAA,2024-06-03T11:45:00Z,1,1,1,1,5"])
+    with pytest.raises(FutureDataError, match="2024-06-03 11:45:00"):  # NOW is 12:00
+        intraday(late)
+    undated = csv(tmp_path, f"symbol,ts,{OHLCV}", ["AAA,30/05/2024 14:00,1,1,1,1,5"])
+    with pytest.raises(WrongTypeError, match="no ISO time in 1 row"):
+        intraday(undated)
+
+
+def test_a_session_in_progress_has_no_intraday_bars_yet(tmp_path: Path) -> None:
+    path = csv(tmp_path, f"symbol,ts,{OHLCV}", [f"AAA,2024-05-{day}T14:00:00Z,1,1,1,1,5" for day in (30, 31)])
+    source = build_parquet(ParquetOptions(str(path)), "XNYS", "30m")
+    noon = datetime(2024, 5, 31, 16, 0, tzinfo=UTC)
+    assert source.fetch(["AAA"], DAYS[0], DAYS[2], noon).bars["session"].to_list() == [DAYS[1]]
+
+
+def test_an_asian_session_may_begin_the_day_before_in_utc(tmp_path: Path) -> None:
+    """Sydney opens at 10:00; in January that is 23:00 UTC of the day before."""
+    path = csv(
+        tmp_path, f"symbol,ts,{OHLCV}", ["BHP,2024-01-29T23:00:00Z,1,1,1,1,5", "BHP,2024-01-30T01:00:00Z,1,1,1,1,5"]
+    )
+    source = build_parquet(ParquetOptions(str(path)), "XASX", "1h")
+    day = date(2024, 1, 30)
+    assert source.fetch(["BHP"], day, day, NOW).bars["session"].to_list() == [day, day]
+    assert source.instruments(NOW)["listed"].to_list() == [day]
+
+
+@pytest.mark.parametrize(
+    ("stamped", "stamp", "day"),
+    [
+        ("start", "2024-05-30", "2024-05-30"),
+        ("end", "2024-05-30", "2024-05-30"),  # a plain date is the day itself
+        ("start", "2024-05-30T00:00:00Z", "2024-05-30"),
+        ("end", "2024-05-31T00:00:00Z", "2024-05-30"),  # midnight closes the day before
+        ("end", "2024-05-30T16:00:00-04:00", "2024-05-30"),
+    ],
+)
+def test_the_day_of_a_daily_stamp(tmp_path: Path, stamped: str, stamp: str, day: str) -> None:
+    path = csv(tmp_path, f"symbol,timestamp,{OHLCV}", [f"AAA,{stamp},1,1,1,1,5"])
+    source = build_parquet(ParquetOptions(str(path), stamped=stamped), "XNYS")  # type: ignore[arg-type]
+    assert source.fetch(["AAA"], DAYS[0], DAYS[2], NOW).bars["session"].to_list() == [date.fromisoformat(day)]
+
+
+def test_a_market_that_never_closes_has_weekends(tmp_path: Path) -> None:
+    path = csv(tmp_path, f"symbol,date,{OHLCV}", [f"BTC,2024-06-0{day},1,1,1,1,5" for day in (1, 2)])
+    bars = build_parquet(ParquetOptions(str(path)), "24/7").fetch(["BTC"], date(2024, 6, 1), date(2024, 6, 2), NOW).bars
+    assert bars["ts"].to_list() == [datetime(2024, 6, day, tzinfo=UTC) for day in (2, 3)]
+    hourly = csv(
+        tmp_path, f"symbol,ts,{OHLCV}", [f"BTC,2024-06-01T{h:02d}:00:00Z,1,1,1,1,5" for h in range(24)], "h.csv"
+    )
+    fetched = build_parquet(ParquetOptions(str(hourly)), "24/7", "1h").fetch(
+        ["BTC"], date(2024, 6, 1), date(2024, 6, 1), NOW
+    )
+    assert (fetched.bars.height, fetched.outside_hours) == (24, 0)
+    assert fetched.bars["ts"].max() == datetime(2024, 6, 2, tzinfo=UTC)
+
+
+def test_a_file_of_one_symbol_needs_no_column_for_it(tmp_path: Path) -> None:
+    rows = [f"{day},1,1,1,1,5" for day in DAYS]
+    path = csv(tmp_path, f"Date,{OHLCV}", rows, "btc-usd.csv")
+    assert build_parquet(ParquetOptions(str(path)), "XNYS").symbols() == ["BTC-USD"]
+    named = build_parquet(ParquetOptions(str(path), symbol="XBT"), "XNYS")
+    assert named.fetch(["XBT"], DAYS[0], DAYS[2], NOW).bars["symbol"].to_list() == ["XBT"] * 3
+    several = csv(tmp_path, f"Date,{OHLCV}", rows * 2, "several.csv")
+    with pytest.raises(MissingColumnsError, match="lacks the column symbol"):
+        build_parquet(ParquetOptions(str(several)), "XNYS").symbols()
+    with pytest.raises(InvalidConfigError, match="the file has a column symbol; leave the option out"):
+        build_parquet(ParquetOptions(str(stored(tmp_path, SMALL)), symbol="AAA"), "XNYS").symbols()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"stamped": "middle"}, "allowed: start, end"),
+        ({"timezone": "New York"}, "give a name such as UTC"),
+        ({"symbol": " "}, "symbol is empty"),
+    ],
+)
+def test_time_options_state_their_bounds(options: dict[str, object], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        ParquetOptions("x.parquet", **options)  # type: ignore[arg-type]

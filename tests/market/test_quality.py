@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from trading_core.market.parquet import ParquetOptions, build_parquet
-from trading_core.market.quality import CHECKS, QUARANTINE_SCHEMA, QualityReport, check_bars
-from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA, empty_actions
+from trading_core.market.quality import CHECKS, JUMP_CHECKS, QUARANTINE_SCHEMA, QualityReport, check_bars
+from trading_core.market.source import BAR_SCHEMA, empty_actions
 from trading_core.schema import PriceBasis
 from trading_core.sessions import Sessions
 
@@ -40,7 +40,7 @@ def found(report: QualityReport) -> list[tuple[str, str, str | None, date]]:
 
 
 def clean_rows(symbol: str = "AAA") -> list[dict[str, Any]]:
-    return [bar(symbol, day) for day in DAYS]
+    return [bar(symbol, day, close=10.0 + 0.05 * number) for number, day in enumerate(DAYS)]
 
 
 def test_clean_bars_pass_untouched() -> None:
@@ -94,9 +94,11 @@ def test_a_row_on_a_holiday_is_set_aside() -> None:
 
 
 def test_duplicates_shut_the_gate() -> None:
-    report = judged([*clean_rows(), bar("AAA", DAYS[3], close=10.5)])
+    rows = clean_rows()
+    report = judged([*rows[:4], bar("AAA", DAYS[3], close=10.5), *rows[4:]])
     assert found(report) == [("duplicate_key", "block", "AAA", DAYS[3])]
-    assert report.blocks == ("duplicate_key: 1 finding(s), first AAA on 2024-01-11 (2 bars for one session)",)
+    closes = "2 bars for one time, closes 10.15, 10.5"
+    assert report.blocks == (f"duplicate_key: 1 finding(s), first AAA on 2024-01-11 ({closes})",)
 
 
 def test_a_bar_that_has_not_closed_shuts_the_gate() -> None:
@@ -123,37 +125,6 @@ def test_gaps_inside_a_history_are_found_and_its_ends_are_not() -> None:
         ("missing_session", "warn", "BBB", DAYS[2]),
         ("missing_session", "warn", "BBB", DAYS[3]),
     ]
-
-
-def prices(close: float) -> dict[str, float]:
-    return {"open": close, "high": close, "low": close, "close": close}
-
-
-@pytest.mark.parametrize(
-    ("close", "suspect"), [(13.9, False), (14.1, True), (7.2, False), (7.1, True)]
-)  # 10/1.4 = 7.14
-def test_a_jump_without_an_event_is_a_suspect(close: float, suspect: bool) -> None:
-    rows = [bar("AAA", day, **prices(10.0)) for day in DAYS[:3]] + [
-        bar("AAA", day, **prices(close)) for day in DAYS[3:]
-    ]
-    report = judged(rows)
-    assert found(report) == ([("unexplained_jump", "warn", "AAA", DAYS[3])] if suspect else [])
-    assert report.clean.height == 6
-
-
-def test_a_split_explains_a_jump() -> None:
-    rows = [bar("AAA", day, **prices(40.0)) for day in DAYS[:3]] + [bar("AAA", day, **prices(10.0)) for day in DAYS[3:]]
-    rows += [{**row, "symbol": "BBB"} for row in rows]
-
-    def split(day: date) -> pl.DataFrame:
-        return pl.DataFrame([("AAA", day, "split", 4.0, day)], schema=ACTION_SCHEMA, orient="row")
-
-    other = ("unexplained_jump", "warn", "BBB", DAYS[3])
-    assert found(judged(rows, split(DAYS[3]))) == [other]
-    assert found(judged(rows, split(DAYS[2]))) == [("unexplained_jump", "warn", "AAA", DAYS[3]), other]
-    # A split on a day that the symbol did not trade explains the jump of its next bar.
-    gap = [row for row in rows if row["session"] != DAYS[3]]
-    assert "AAA" not in [f[2] for f in found(judged(gap, split(DAYS[3]))) if f[0] == "unexplained_jump"]
 
 
 def test_a_lost_universe_is_reported_once_per_session() -> None:
@@ -212,5 +183,6 @@ def test_the_real_panel_loses_exactly_its_broken_rows() -> None:
     assert counts["missing_price"] == int(missing.sum()) == 11
     assert counts["ohlc_order"] == int(disorder.sum())
     assert (counts["not_a_session"], counts["duplicate_key"], counts["future_bar"]) == (0, 0, 0)
-    assert report.clean.height == int((~(missing | disorder)).sum())
+    jumps = report.quarantined.filter(pl.col("check").is_in(JUMP_CHECKS) & pl.col("released_at").is_null())
+    assert report.clean.height == int((~(missing | disorder)).sum()) - jumps.height
     assert report.clean.select(pl.col("open", "high", "low", "close").null_count()).row(0) == (0, 0, 0, 0)

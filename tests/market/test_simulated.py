@@ -133,7 +133,7 @@ def test_registry_builds_it_from_its_options() -> None:
     entry = source_entry("simulated")
     built = entry.build(parse_options(entry.options, {"symbols": 5, "start": "2024-01-02"}, "x"), CALENDAR)
     assert built.symbols() == ["SIM001", "SIM002", "SIM003", "SIM004", "SIM005"]
-    assert sorted(SOURCES) == ["parquet", "simulated", "yahoo"]
+    assert sorted(SOURCES) == ["alpaca", "parquet", "simulated", "yahoo"]
     with pytest.raises(UnknownNameError, match=r"Unknown source 'simulatd'\. Did you mean 'simulated'"):
         source_entry("simulatd")
 

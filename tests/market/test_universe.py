@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
+from trading_core.errors import UnreadableFileError
 from trading_core.market.source import BAR_SCHEMA, empty_bars
-from trading_core.market.universe import eligible
+from trading_core.market.universe import eligible, eligible_rows, read_membership
 
 FIRST = date(2024, 3, 1)
 
@@ -71,3 +74,50 @@ def test_rows_after_the_session_are_never_read() -> None:
     assert eligible(bars, day(30), 10, 5000.0) == sorted(expected)
     assert eligible(scrambled, day(30), 10, 5000.0) == sorted(expected)
     assert eligible(scrambled.filter(~later), day(30), 10, 5000.0) == sorted(expected)
+
+
+def test_price_floor_is_the_close_of_the_session_itself() -> None:
+    falling = pl.concat([bars_of("FELL", range(20), close=8.0), bars_of("FELL", [20], close=4.99)])
+    bars = pl.concat([falling, bars_of("HELD", range(21), close=5.0), bars_of("NONE", range(21), close=float("nan"))])
+    assert eligible(bars, day(20), 5, min_price=5.0) == ["HELD"]
+    assert eligible(bars, day(19), 5, min_price=5.0) == ["FELL", "HELD"]
+    assert eligible(bars, day(20), 5) == ["FELL", "HELD", "NONE"]
+
+
+def test_members_are_those_of_the_session_and_names_that_left_stay_in_its_past(tmp_path: Path) -> None:
+    path = tmp_path / "members.csv"
+    path.write_text(
+        f"symbol,from,to\nEVER,,\nLEFT,,{day(10)}\nCAME,{day(11)},\nBACK,{day(2)},{day(4)}\nBACK,{day(8)},{day(9)}\n"
+    )
+    membership = read_membership(str(path))
+    names = ("EVER", "LEFT", "CAME", "BACK", "STRANGER")
+    bars = pl.concat([bars_of(name, range(15)) for name in names] + [bars_of("GONE", range(5))])
+    found = eligible_rows(bars, day(0), day(14), 1, membership=membership)
+    sessions = {name: found.filter(pl.col("symbol") == name)["session"].sort().to_list() for name in names}
+    assert sessions["EVER"] == [day(n) for n in range(15)]
+    assert sessions["LEFT"] == [day(n) for n in range(11)]
+    assert sessions["CAME"] == [day(n) for n in range(11, 15)]
+    assert sessions["BACK"] == [day(n) for n in (2, 3, 4, 8, 9)]
+    assert sessions["STRANGER"] == []
+    assert eligible(bars, day(10), 1, membership=membership) == ["EVER", "LEFT"]
+    assert eligible(bars, day(11), 12, membership=membership) == ["CAME", "EVER"]
+
+
+def test_a_membership_without_symbols_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "members.csv"
+    path.write_text("symbol,from,to\n")
+    with pytest.raises(UnreadableFileError, match="names no symbol"):
+        read_membership(str(path))
+
+
+def test_all_rows_at_once_are_those_of_session_by_session() -> None:
+    rng = np.random.default_rng(8)
+    parts = [
+        bars_of(f"S{n}", sorted(rng.choice(60, size=int(rng.integers(5, 60)), replace=False).tolist()), close=1.0 + n)
+        for n in range(25)
+    ]
+    bars = pl.concat(parts).with_columns(pl.col("volume") * pl.Series(rng.uniform(0.1, 3.0, sum(map(len, parts)))))
+    rows = eligible_rows(bars, day(10), day(59), 7, 800.0, 6.0)
+    for number in range(10, 60, 7):
+        once = rows.filter(pl.col("session") == day(number))["symbol"].sort().to_list()
+        assert once == eligible(bars.filter(pl.col("session") <= day(number)), day(number), 7, 800.0, 6.0)

@@ -58,9 +58,9 @@ def _redirected(server: YahooServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(URL_VARIABLE, server.url)
 
 
-def source(*symbols: str, max_retries: int = 2) -> Source:
+def source(*symbols: str, max_retries: int = 2, calendar: str = "XNYS", interval: str = "1d") -> Source:
     options = YahooOptions(symbols or ("AAPL",), date(2018, 1, 1), pause_s=0.0, max_retries=max_retries, backoff_s=0.0)
-    return build_yahoo(options, "XNYS")
+    return build_yahoo(options, calendar, interval)
 
 
 def fetch(*symbols: str, start: date = START, end: date = END, now: datetime = NOW) -> Fetched:
@@ -108,6 +108,56 @@ def test_a_split_of_this_morning_is_undone_before_its_first_bar(monkeypatch: pyt
         fetched = fetch("APPLE", end=date(2020, 8, 31), now=morning)
     assert fetched.bars["close"].to_list() == pytest.approx([455.61, 444.45, 499.23])
     assert fetched.actions["kind"].to_list() == ["dividend"]
+
+
+def test_bitcoin_has_a_bar_every_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Friday to Monday of a market that never closes; the day that has just begun is left out."""
+    days = [date(2021, 2, 26), date(2021, 2, 27), date(2021, 2, 28), date(2021, 3, 1)]
+    prices = [46_339.76, 46_188.45, 45_137.77, 49_631.24]
+    btc = Series(days, *([prices] * 4), [3.5e11, 4.6e10, 5.3e10, 5.3e10], always_open=True)
+    monday = datetime(2021, 3, 1, 9, 0, tzinfo=UTC)
+    with YahooServer(now=monday, series={"BTC-USD": btc}) as running:
+        monkeypatch.setenv(URL_VARIABLE, running.url)
+        fetched = source("BTC-USD", calendar="24/7").fetch(["BTC-USD"], days[0], days[-1], monday)
+    assert fetched.failures == {}
+    assert fetched.bars["session"].to_list() == days[:3]
+    assert fetched.bars["close"].to_list() == pytest.approx(prices[:3])
+    assert fetched.bars["ts"].to_list() == [datetime(2021, day.month, day.day, tzinfo=UTC) for day in days[1:]]
+
+
+def test_hourly_bars_are_raw_end_stamped_and_inside_the_session() -> None:
+    """Apple's 4:1 split of 31 August lies after the first day asked for; seven bars a day, the last of half an hour."""
+    fetched = source("APPLE", interval="1h").fetch(["APPLE"], date(2020, 8, 28), date(2020, 8, 31), NOW)
+    assert fetched.failures == {}
+    friday, monday = (fetched.bars.filter(pl.col("session") == date(2020, 8, day)) for day in (28, 31))
+    assert (friday["open"][0], friday["close"][-1]) == pytest.approx((504.05, 499.23))
+    assert (monday["open"][0], monday["close"][-1]) == pytest.approx((127.58, 129.04))
+    assert friday["volume"].to_list() == pytest.approx([1000.0] * 6)
+    # 9:30 in New York is 13:30 UTC in summer. The bar that nobody traded in (12:30) is not there, nor the one at the close.
+    assert friday["ts"].dt.strftime("%H:%M").to_list() == ["14:30", "15:30", "16:30", "18:30", "19:30", "20:00"]
+    assert fetched.actions.select("session", "kind", "value").rows() == [(date(2020, 8, 31), "split", 4.0)]
+
+
+@pytest.mark.parametrize(("interval", "bars"), [("1m", 390), ("5m", 78), ("15m", 26), ("30m", 13)])
+def test_intraday_bars_of_the_last_days(interval: str, bars: int) -> None:
+    built = source("MSFT", interval=interval)
+    fetched = built.fetch(["MSFT"], date(2021, 2, 26), date(2021, 3, 3), NOW)
+    counts = dict(fetched.bars.group_by("session").len().iter_rows())
+    missing = 0 if interval == "30m" else 1  # the bar without a trade; yfinance makes half hours of quarters
+    assert counts == dict.fromkeys((date(2021, 2, 26), date(2021, 3, 1), date(2021, 3, 2)), bars - missing)
+    assert fetched.bars["ts"].max() == datetime(2021, 3, 2, 21, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("interval", "days", "start"), [("1m", 8, "2021-02-24"), ("30m", 60, "2021-01-04")])
+def test_bars_that_yahoo_does_not_keep_are_refused(server: YahooServer, interval: str, days: int, start: str) -> None:
+    before = len(server.requests)
+    built = source("MSFT", interval=interval)
+    with pytest.raises(
+        InvalidDateRangeError, match=f"Yahoo keeps bars of {interval} for {days} days, so start on {start}"
+    ):
+        built.fetch(["MSFT"], date(2020, 12, 1), END, NOW)
+    assert len(server.requests) == before
+    assert built.fetch(["MSFT"], date.fromisoformat(start), END, NOW).failures == {}
 
 
 def test_only_closed_sessions_come(monkeypatch: pytest.MonkeyPatch) -> None:

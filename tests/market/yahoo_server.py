@@ -17,7 +17,7 @@ import re
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -55,6 +55,7 @@ class Series:
     volume: list[float | None]
     splits: dict[date, float] = field(default_factory=dict)
     dividends: dict[date, float] = field(default_factory=dict)
+    always_open: bool = False  # a bar begins at midnight UTC, every day
 
     def later_splits(self, day: date, present: date) -> float:
         """The product of the splits after `day`, up to the server's present."""
@@ -183,10 +184,14 @@ class YahooServer:
 def _payload(symbol: str, series: Series | None, query: dict[str, str], now: datetime) -> dict[str, object]:
     present = now.date()
     series = series or synthetic(symbol, present)
+    if query.get("interval", "1d") != "1d":
+        return _intraday_payload(symbol, series, query, now)
     opens = _calendar(present)[1]
     begin, end = int(query.get("period1", 0)), int(query.get("period2", 2**40))
 
     def stamp(day: date) -> int:
+        if series.always_open:
+            return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
         # A day without a session (tests send some) stands at 14:30 UTC.
         return int(opens.get(day, datetime(day.year, day.month, day.day, 14, 30, tzinfo=UTC)).timestamp())
 
@@ -207,11 +212,53 @@ def _payload(symbol: str, series: Series | None, query: dict[str, str], now: dat
     quote["volume"] = [
         None if v is None or symbol == "NULLS" else round(v * f) for v, f in zip(volumes, factor, strict=True)
     ]
-    result: dict[str, object] = {"meta": _meta(symbol, now), "indicators": {"quote": [quote if rows else {}]}}
+    meta = _meta(symbol, now) | ({"exchangeTimezoneName": "UTC", "timezone": "UTC"} if series.always_open else {})
+    result: dict[str, object] = {"meta": meta, "indicators": {"quote": [quote if rows else {}]}}
     if rows:
         result["timestamp"] = [inside[i] for i in rows]
         result["indicators"] = {"quote": [quote], "adjclose": [{"adjclose": quote["close"]}]}
         result["events"] = _events(series, begin, min(end, now.timestamp()), present, stamp)
+    return {"chart": {"error": None, "result": [result]}}
+
+
+def _intraday_payload(symbol: str, series: Series, query: dict[str, str], now: datetime) -> dict[str, object]:
+    """Bars on a straight line from each day's open to its close, and one more at the close, as Yahoo sends it.
+
+    One bar in the middle of each day has no prices: nothing was traded.
+    """
+    opens, hours = _calendar(now.date())[1], Sessions("XNYS")
+    begin, end = int(query["period1"]), min(int(query["period2"]), int(now.timestamp()))
+    step = timedelta(minutes={"1m": 1, "5m": 5, "15m": 15, "1h": 60}[query["interval"]])
+    quote: dict[str, list[float | None]] = {name: [] for name in ("open", "high", "low", "close", "volume")}
+    stamps, periods = [], []
+    for i, day in enumerate(series.sessions):
+        opened, closed = opens[day], hours.close(day)
+        if not begin <= opened.timestamp() <= end:
+            continue
+        periods.append(
+            [{"timezone": "EST", "start": int(opened.timestamp()), "end": int(closed.timestamp()), "gmtoffset": 0}]
+        )
+        count = -((opened - closed) // step)
+        first, last = float(series.open[i] or 0.0), float(series.close[i] or 0.0)
+        factor = series.later_splits(day, now.date())
+        line = [(first + (last - first) * k / count) / factor for k in range(count + 1)] + [last / factor]
+        for k in range(count + 1):
+            traded = k != count // 2
+            row = (
+                line[k],
+                max(line[k : k + 2]),
+                min(line[k : k + 2]),
+                line[k + 1],
+                round(1000 * factor) if k < count else 0,
+            )
+            for name, value in zip(quote, row, strict=True):
+                quote[name].append(value if traded else None)
+            stamps.append(int(opened.timestamp() + k * step.total_seconds()) if k < count else int(closed.timestamp()))
+    meta = _meta(symbol, now) | {"dataGranularity": query["interval"], "tradingPeriods": periods}
+    result: dict[str, object] = {"meta": meta, "indicators": {"quote": [quote if stamps else {}]}}
+    if stamps:
+        result["timestamp"] = stamps
+        result["events"] = _events(series, begin, end, now.date(), lambda day: int(opens[day].timestamp()))
     return {"chart": {"error": None, "result": [result]}}
 
 

@@ -183,7 +183,8 @@ def test_the_events_of_a_session_are_stored_before_its_bars(
 
     monkeypatch.setattr(Tables, "replace", noted)
     DayRun(ws, LAST).do("plan", "fetch", "check")
-    assert order == ["quarantine", "corporate_actions", "bars"]
+    assert order[-1] == "bars"
+    assert set(order[:-1]) <= {"quarantine", "corporate_actions"}  # a table that does not change is not written
 
 
 # --- asked again ------------------------------------------------------------------------------------------------------

@@ -67,9 +67,7 @@ def test_quarantined_rows_of_a_failed_symbol_stay_too(ws: Workspace, monkeypatch
     row = bars.with_columns(
         pl.lit("missing_price").alias("check"), pl.lit("no open").alias("reason"), pl.lit(LAST).alias("known_at")
     )
-    rewritten(
-        ws, "quarantine", lambda frame: pl.concat([frame.drop("month"), row.select(frame.drop("month").columns)]), LAST
-    )
+    rewritten(ws, "quarantine", lambda frame: pl.concat([frame.drop("month"), row], how="diagonal"), LAST)
     assert contents(ws, "quarantine").height == 1
     failing(monkeypatch, {"SIM001"})
     backfilled(ws, LAST, LAST, refresh=True)

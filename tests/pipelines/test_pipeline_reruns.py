@@ -154,7 +154,7 @@ def test_day_by_day_and_by_month_and_all_at_once_are_bit_identical(
 def test_portions_of_computing_and_fetching_do_not_matter(tmp_path: Path, prepared: Workspace) -> None:
     ws = new_market(tmp_path / "var", fetch_symbols=7, compute_sessions=100)
     plan = backfill.plan(ws, start=None, end=None, refresh=False, fill_gap=False, run_id="r", now=NOW)
-    assert [len(chunk) for chunk in plan.chunks] == [7, 7, 7, 7, 2]
+    assert [len(chunk.symbols) for chunk in plan.chunks] == [7, 7, 7, 7, 2]
     assert plan.ranges[0].start == START
     assert len(plan.ranges) == 4
     backfilled(ws)

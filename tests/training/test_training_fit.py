@@ -202,5 +202,18 @@ def test_every_network_trains_by_the_same_module() -> None:
     assert result.best_epoch >= 1
 
 
+def test_with_two_symbols_a_session_the_best_epoch_is_that_of_the_loss() -> None:
+    """A rank IC needs three pairs: judged by it, no epoch would be better than the first."""
+    train, validation = window_sets(planted_panel(symbols=2))
+    training = replace(TRAINING, epochs=4, patience=4, ic_weight=0.0, symbols_per_date=None)
+    records: list[EpochRecord] = []
+    entry, config = MODELS["lstm"], CONFIGS["lstm"]
+    result = fit(entry, config, input_spec(train), train, validation, training, 7, records.append, device="cpu")
+    assert all(np.isnan(record.val_rank_ic) for record in records)
+    losses = [record.val_loss for record in records]
+    assert result.best_epoch == 1 + int(np.argmin(losses)) > 1
+    assert "rank IC not defined" in epoch_line(records[0], 4)
+
+
 def test_choose_device_names_one_that_is_there() -> None:
     assert torch.zeros(1, device=choose_device()).device.type == choose_device()

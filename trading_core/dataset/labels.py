@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trading_core.errors import InvalidConfigError
-from trading_core.schema import FloatArray, IntArray
+from trading_core.schema import BoolArray, FloatArray, IntArray
 
 
 def label_known_index(t: int | IntArray, h: int) -> int | IntArray:
@@ -18,11 +18,13 @@ def label_known_index(t: int | IntArray, h: int) -> int | IntArray:
     return t + 1 + h
 
 
-def forward_returns(opens: FloatArray, horizons: Sequence[int]) -> FloatArray:
+def forward_returns(opens: FloatArray, horizons: Sequence[int], breaks: BoolArray | None = None) -> FloatArray:
     """[S, T, H]: label[s, t, k] = log(open[s, t + 1 + h] / open[s, t + 1]) for h = horizons[k].
 
     opens: [S, T] adjusted opens, NaN where there is none. Columns are sessions of the market, not the symbol's own
     rows: a label whose first or last open is missing is NaN, and so are the last h + 1 columns.
+    breaks: [S, T], True where the price level is suspected to have changed for no reason of the market (a missing split,
+    say) from that session on; a label that is opened before such a session and closed on or after it is NaN.
     Errors: InvalidConfigError for a horizon below 1.
     """
     if not horizons or min(horizons) < 1:
@@ -32,7 +34,11 @@ def forward_returns(opens: FloatArray, horizons: Sequence[int]) -> FloatArray:
     logs = np.log(opens)
     labels = np.full((*opens.shape, len(horizons)), np.nan)
     for k, h in enumerate(horizons):
-        labels[:, : max(opens.shape[1] - 1 - h, 0), k] = logs[:, 1 + h :] - logs[:, 1 : max(logs.shape[1] - h, 1)]
+        returns = logs[:, 1 + h :] - logs[:, 1 : max(logs.shape[1] - h, 1)]
+        if breaks is not None:
+            crossed = np.cumsum(breaks, axis=1)
+            returns[crossed[:, 1 + h :] > crossed[:, 1 : max(logs.shape[1] - h, 1)]] = np.nan
+        labels[:, : max(opens.shape[1] - 1 - h, 0), k] = returns
     return labels
 
 

@@ -31,6 +31,7 @@ class Panel:
     sigma:    [S, T] float64, daily volatility of log returns known at the session's close (see `trailing_volatility`).
     sector:   [S] int64, 0 = unknown, k = `sector_names[k - 1]`.
     market:   the market's id, for error messages.
+    breaks:   [S, T], True where the level is suspected to change for no reason of the market; no label spans it. None: none.
     """
 
     symbols: tuple[str, ...]
@@ -43,6 +44,7 @@ class Panel:
     sector: IntArray
     sector_names: tuple[str, ...] = ()
     market: str = "panel"
+    breaks: BoolArray | None = None
 
     @property
     def present(self) -> BoolArray:
@@ -63,12 +65,14 @@ class Panel:
         instruments: pl.DataFrame | None,
         names: Sequence[str],
         market: str = "panel",
+        breaks: pl.DataFrame | None = None,
     ) -> Panel:
         """Scatter long tables into arrays.
 
         features: symbol, session and the columns `names`; rows without a bar are ignored.
         bars: symbol, session, open, close - *adjusted* prices; prices that are not positive count as missing.
         instruments: symbol, sector (others are ignored), or None when nothing is known of sectors.
+        breaks: symbol, session; those that the panel does not hold are ignored.
         Errors: MissingColumnsError, DuplicateKeysError, EmptyUniverseError (no bars).
         """
         _require(features, "The features of the panel", (SYMBOL, SESSION, *names))
@@ -83,7 +87,8 @@ class Panel:
         values = _scatter_features(features, names, symbols, sessions, np.isfinite(closes))
         sector, sector_names = _sectors(instruments, symbols)
         sigma = trailing_volatility(closes)
-        return cls(symbols, sessions, tuple(names), values, opens, closes, sigma, sector, sector_names, market)
+        broken = None if breaks is None else marked(breaks, symbols, sessions)
+        return cls(symbols, sessions, tuple(names), values, opens, closes, sigma, sector, sector_names, market, broken)
 
 
 def trailing_volatility(closes: FloatArray, sessions: int = VOLATILITY_SESSIONS) -> FloatArray:
@@ -128,6 +133,17 @@ def _positions(frame: pl.DataFrame, symbols: tuple[str, ...], sessions: DateArra
         sample = [f"{symbols[p // len(sessions)]} {sessions[p % len(sessions)]}" for p in twice[:3]]
         raise DuplicateKeysError(where, (SYMBOL, SESSION), len(twice), sample)
     return at
+
+
+def marked(rows: pl.DataFrame, symbols: tuple[str, ...], sessions: DateArray) -> BoolArray:
+    """[S, T]: True at the given rows. One of a session that nobody traded marks the next session."""
+    marked = np.zeros((len(symbols), len(sessions)), dtype=np.bool_)
+    place = {symbol: index for index, symbol in enumerate(symbols)}
+    for symbol, session in rows.select(SYMBOL, SESSION).iter_rows():
+        column = int(np.searchsorted(sessions, np.datetime64(session, "D")))
+        if symbol in place and column < len(sessions) and np.datetime64(session, "D") >= sessions[0]:
+            marked[place[symbol], column] = True
+    return marked
 
 
 def _prices(bars: pl.DataFrame, column: str, at: IntArray, shape: tuple[int, int]) -> FloatArray:

@@ -154,7 +154,7 @@ class WindowSet:
         Errors: TooShortHistoryError (fewer sessions than E), EmptyUniverseError (no sample).
         """
         panel = scaled.panel
-        labels = forward_returns(panel.opens, spec.horizons)
+        labels = forward_returns(panel.opens, spec.horizons, panel.breaks)
         valid = _valid(scaled, spec) & np.isfinite(labels).all(axis=2) & np.isfinite(panel.sigma)
         symbol, chosen = _samples(valid, columns)
         if len(symbol) == 0:

@@ -13,8 +13,8 @@ import polars as pl
 from trading_core.errors import InvalidDateRangeError
 from trading_core.market.adjust import adjusted
 from trading_core.market.simulation import SimulatedOptions, SimulatedPanel, simulate
-from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA, INSTRUMENT_SCHEMA, Fetched
-from trading_core.schema import SESSION, SYMBOL, TS, ActionKind, BoolArray, DateArray, IntArray, PriceBasis
+from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA, INSTRUMENT_SCHEMA, Fetched, require_interval
+from trading_core.schema import DAILY, SESSION, SYMBOL, TS, ActionKind, BoolArray, DateArray, IntArray, PriceBasis
 from trading_core.sessions import Sessions
 
 __all__ = ["SimulatedOptions", "SimulatedSource", "build_simulated"]
@@ -22,8 +22,9 @@ __all__ = ["SimulatedOptions", "SimulatedSource", "build_simulated"]
 _PRICES = ("open", "high", "low", "close", "volume")
 
 
-def build_simulated(options: SimulatedOptions, calendar: str) -> SimulatedSource:
-    """The source of the registry's line "simulated"."""
+def build_simulated(options: SimulatedOptions, calendar: str, interval: str = DAILY) -> SimulatedSource:
+    """The source of the registry's line "simulated". Daily bars only; errors: InvalidConfigError."""
+    require_interval("simulated", interval, (DAILY,))
     return SimulatedSource(options, calendar)
 
 
@@ -55,6 +56,7 @@ class SimulatedSource:
     """
 
     name = "simulated"
+    interval = DAILY
     price_basis = PriceBasis.RAW
 
     def __init__(self, options: SimulatedOptions, calendar: str) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import polars as pl
 
+from trading_core.errors import InvalidConfigError
 from trading_core.schema import BARS, CORPORATE_ACTIONS, INSTRUMENTS, MONTH, PriceBasis
 
 # The frames of a source: the stored tables without the month partition, which storage derives from the session.
@@ -19,6 +20,15 @@ ACTION_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 INSTRUMENT_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     k: v for k, v in INSTRUMENTS.columns.items() if k != MONTH
 }
+
+
+def require_interval(source: str, interval: str, served: Sequence[str]) -> str:
+    """`interval` itself; `InvalidConfigError` with the intervals the source serves when it is none of them."""
+    if interval not in served:
+        raise InvalidConfigError(
+            f"A market of source '{source}'", [f"interval: '{interval}' is not served; allowed: {', '.join(served)}"]
+        )
+    return interval
 
 
 def empty_bars() -> pl.DataFrame:
@@ -35,24 +45,33 @@ def empty_actions() -> pl.DataFrame:
 class Fetched:
     """What one fetch brought. Both frames are sorted by their key.
 
-    `bars`: symbol, ts (close of the session, UTC), session, open, high, low, close, volume: one row per key.
+    `bars`: symbol, ts (end of the bar, UTC; of a daily bar the close of its session), session, open, high, low, close,
+    volume: one row per key (symbol, ts).
     `actions`: symbol, session (the ex-date), kind (schema.ActionKind), value, known_at (the session at whose close it
     is known; that may be the session before the ex-date, so an event of the coming session can be among them).
     `failures`: symbol -> reason, for every requested symbol that could not be delivered.
+    `outside_hours`: bars that the source had and that were left out, because they lie outside the regular hours of a
+    session (before the open, after the close, on a holiday). Daily bars are never left out for that.
     """
 
     bars: pl.DataFrame
     actions: pl.DataFrame
     failures: Mapping[str, str]
+    outside_hours: int = 0
 
 
 @runtime_checkable
 class Source(Protocol):
-    """A provider of daily bars. Constructing does no I/O; `now` (aware UTC) bounds everything that is returned."""
+    """A provider of bars of one interval. Constructing does no I/O; `now` (aware UTC) bounds everything it returns."""
 
     @property
     def name(self) -> str:
         """The name in the registry."""
+        ...
+
+    @property
+    def interval(self) -> str:
+        """What a bar spans, a key of schema.INTERVALS."""
         ...
 
     @property
@@ -69,9 +88,20 @@ class Source(Protocol):
         ...
 
     def fetch(self, symbols: Sequence[str], start: date, end: date, now: datetime) -> Fetched:
-        """Sessions start..end (both included) whose close lies at or before `now`, of `symbols`.
+        """Bars of the sessions start..end (both included) whose close lies at or before `now`, of `symbols`.
+
+        Intraday bars too come by whole sessions: a session is delivered once it has closed, and then never changes.
 
         Errors: InvalidDateRangeError when start > end; SourceUnavailableError when the source as a whole does not
         answer. A single symbol that fails is reported in `failures` and never raises.
         """
+        ...
+
+
+@runtime_checkable
+class ContentSource(Protocol):
+    """A source whose past may change as a whole, because somebody edits it: a file."""
+
+    def content(self) -> str:
+        """A fingerprint of everything `fetch` could deliver; another one means that the past may be another one too."""
         ...

@@ -1,9 +1,12 @@
-"""Daily bars of Yahoo Finance through yfinance: raw prices with their splits and dividends.
+"""Bars of Yahoo Finance through yfinance: raw prices with their splits and dividends.
 
 Yahoo adjusts every price, volume and dividend it serves for all splits up to the day of the request, so what it says
 about a past day changes with each later split. Here those splits are undone, which needs every event up to Yahoo's
 present even when only old bars are wanted: each request runs from the first wanted session with no end. Capital gains
 that funds distribute are not part of Yahoo's dividends and are left out; delistings are not announced by Yahoo.
+
+Intraday bars reach back a few days or weeks only (REACH_DAYS); their prices are taken to be split-adjusted as the daily
+ones are. An interval in which nothing was traded has no bar.
 
 One symbol per request: yfinance's bulk download swallows the cause of a failure. Yahoo's data is for personal use
 under Yahoo's terms.
@@ -18,7 +21,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -26,9 +29,16 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from trading_core.errors import InvalidDateRangeError, SourceUnavailableError
-from trading_core.market.bar_times import with_close
-from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA, INSTRUMENT_SCHEMA, Fetched, Source
-from trading_core.schema import KNOWN_AT, SESSION, SYMBOL, TS, ActionKind, PriceBasis
+from trading_core.market.bar_times import START, placed, with_close
+from trading_core.market.source import (
+    ACTION_SCHEMA,
+    BAR_SCHEMA,
+    INSTRUMENT_SCHEMA,
+    Fetched,
+    Source,
+    require_interval,
+)
+from trading_core.schema import DAILY, INTERVALS, KNOWN_AT, SESSION, SYMBOL, TS, UTC_TS, ActionKind, PriceBasis
 from trading_core.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -37,6 +47,7 @@ if TYPE_CHECKING:
 URL_VARIABLE = "TRADING_YAHOO_URL"
 _SYMBOL = re.compile(r"[A-Z0-9^][A-Z0-9.^=-]{0,14}")
 _NO_END = date(2100, 1, 1)  # Yahoo stops at its own present
+REACH_DAYS = {"1m": 8, "5m": 60, "15m": 60, "30m": 60, "1h": 730}  # how far back Yahoo serves intraday bars
 _GIVE_UP_AFTER = 3  # symbols in a row that Yahoo turned away: asking for the others would only prolong a rate limit
 _MAX_WAIT_S = 60.0
 _PRICES = ("open", "high", "low", "close")
@@ -79,15 +90,25 @@ class _Answer:
     refused: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One chart request: rows from `begin` to before `end`, in UTC, of one interval."""
+
+    begin: date | datetime
+    end: date | datetime
+    interval: str
+
+
 class _YahooSource:
     """See YahooOptions and the module's text."""
 
     name = "yahoo"
     price_basis = PriceBasis.RAW
 
-    def __init__(self, options: YahooOptions, calendar: str) -> None:
+    def __init__(self, options: YahooOptions, calendar: str, interval: str) -> None:
         self._options = options
         self._sessions = Sessions(calendar)
+        self.interval = interval
 
     def symbols(self) -> list[str]:
         return sorted(self._options.symbols)
@@ -104,17 +125,41 @@ class _YahooSource:
 
         A row without prices is handed over with nulls (the quality gate quarantines it); a symbol without any price is
         a failure. Events are known at the session of their ex-date: Yahoo lists them from that day on.
-        Errors: InvalidDateRangeError; SourceUnavailableError when Yahoo turns every symbol away.
+        Errors: InvalidDateRangeError, also for intraday bars older than Yahoo keeps them; SourceUnavailableError when
+        Yahoo turns every symbol away.
         """
         if start > end:
             raise InvalidDateRangeError(start, end, "the start lies after the end")
         first, last = max(start, self._options.start), min(end, self._sessions.last_closed(now))
-        frames, failures = self._ask(symbols, first) if first <= last else ({}, {})
-        rows = _stack(frames).filter(pl.col(SESSION).is_between(first, last))
-        bars = with_close(rows.filter("is_bar"), self._sessions).select(list(BAR_SCHEMA)).sort(SYMBOL, TS)
-        return Fetched(bars, _actions(rows), failures)
+        question = self._question(first, last, now)
+        frames, failures = self._ask(symbols, question) if question else ({}, {})
+        rows = _stack(frames)
+        inside = rows.filter(pl.col(SESSION).is_between(first, last))
+        if self.interval == DAILY:
+            bars = with_close(inside.filter("is_bar"), self._sessions).select(list(BAR_SCHEMA)).sort(SYMBOL, TS)
+            return Fetched(bars, _actions(inside), failures)
+        found = placed(rows.filter("is_bar").drop(SESSION), self._sessions, self.interval)
+        bars = found.bars.filter(pl.col(SESSION).is_between(first, last)).select(list(BAR_SCHEMA))
+        return Fetched(bars, _actions(inside), failures, found.left_out(first, last))
 
-    def _ask(self, symbols: Sequence[str], first: date) -> tuple[dict[str, pl.DataFrame], dict[str, str]]:
+    def _question(self, first: date, last: date, now: datetime) -> _Question | None:
+        """What to ask Yahoo for; None when there is nothing to ask for. Errors: InvalidDateRangeError."""
+        if first > last:
+            return None
+        if self.interval == DAILY:
+            # One day early, because a session of Sydney opens the UTC day before.
+            return _Question(first - timedelta(days=1), _NO_END, DAILY)
+        days = self._sessions.between(first, last)
+        if not days:
+            return None
+        begin, oldest = self._sessions.open(days[0]), now - timedelta(days=REACH_DAYS[self.interval])
+        if begin < oldest:
+            kept = self._sessions.next(oldest.date())
+            reach = f"Yahoo keeps bars of {self.interval} for {REACH_DAYS[self.interval]} days"
+            raise InvalidDateRangeError(first, last, f"{reach}, so start on {kept} or later")
+        return _Question(begin, now + timedelta(days=1), self.interval)
+
+    def _ask(self, symbols: Sequence[str], question: _Question) -> tuple[dict[str, pl.DataFrame], dict[str, str]]:
         """Rows per symbol, and the reason of each symbol that has none."""
         session, symbols = _prepare_yfinance(), sorted(set(symbols))
         frames: dict[str, pl.DataFrame] = {}
@@ -127,7 +172,7 @@ class _YahooSource:
                 continue
             if position:
                 time.sleep(self._options.pause_s)
-            answer = self._answer(symbol, first, session)
+            answer = self._answer(symbol, question, session)
             in_a_row = in_a_row + 1 if answer.refused else 0
             refused += answer.refused
             if answer.rows is None:
@@ -138,7 +183,7 @@ class _YahooSource:
             raise SourceUnavailableError(self.name, next(iter(failures.values())))
         return frames, failures
 
-    def _answer(self, symbol: str, first: date, session: Any) -> _Answer:
+    def _answer(self, symbol: str, question: _Question, session: Any) -> _Answer:
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
         from yfinance.exceptions import YFPricesMissingError
 
@@ -150,7 +195,7 @@ class _YahooSource:
             reraise=True,
         )
         try:
-            history = retrying(_history, symbol, first, session)
+            history = retrying(_history, symbol, question, session)
         except YFPricesMissingError as error:
             return _Answer(None, error.yahoo_reason or "Yahoo has no prices for it in this range")
         # yfinance raises whatever its parsing meets (KeyError, TypeError, JSON errors of two libraries): a broken
@@ -159,28 +204,35 @@ class _YahooSource:
             if _is_refusal(error):
                 return _Answer(None, f"{_refusal(error)} ({tries} tries)", refused=True)
             return _Answer(None, f"Yahoo's answer cannot be read ({type(error).__name__}: {_one_line(error)})")
-        return _rows(symbol, history)
+        return _rows(symbol, history, question.interval)
 
 
-def build_yahoo(options: YahooOptions, calendar: str) -> Source:
-    """The Yahoo source on the sessions of `calendar`. Asks nothing yet."""
-    return _YahooSource(options, calendar)
+def build_yahoo(options: YahooOptions, calendar: str, interval: str = DAILY) -> Source:
+    """The Yahoo source on the sessions of `calendar`. Asks nothing yet.
+
+    Errors: InvalidConfigError for an interval there is no such.
+    """
+    return _YahooSource(options, calendar, require_interval("yahoo", interval, tuple(INTERVALS)))
 
 
 # --- asking ----------------------------------------------------------------------------------------------------------
 
 
-def _history(symbol: str, first: date, session: Any) -> pd.DataFrame:
-    """Yahoo's daily rows from `first` to its present: split-adjusted OHLC, Volume, Dividends, Stock Splits."""
+def _history(symbol: str, question: _Question, session: Any) -> pd.DataFrame:
+    """Yahoo's rows up to its present: split-adjusted OHLC, Volume, Dividends, Stock Splits, indexed by their start."""
     import yfinance
 
     ticker = yfinance.Ticker(symbol, session=session)
     # The zone is only used to turn `start` into a timestamp. Known beforehand, it saves a second request per symbol,
-    # and an unknown symbol fails with Yahoo's own reason. One day early, because a session of Sydney opens the UTC day
-    # before.
+    # and an unknown symbol fails with Yahoo's own reason.
     ticker._tz = "UTC"
     return ticker.history(
-        start=first - timedelta(days=1), end=_NO_END, interval="1d", auto_adjust=False, actions=True, keepna=True
+        start=question.begin,
+        end=question.end,
+        interval=question.interval,
+        auto_adjust=False,
+        actions=True,
+        keepna=True,
     )
 
 
@@ -255,26 +307,32 @@ def _redirected(url: str) -> Any:
 
 _ROWS: dict[str, pl.DataType | type[pl.DataType]] = {
     SYMBOL: pl.String,
-    SESSION: pl.Date,
+    SESSION: pl.Date,  # of an intraday row the date of its start in the exchange's zone
+    START: UTC_TS,
     **dict.fromkeys((*_PRICES, "volume", "dividend", "split"), pl.Float64),
     "is_bar": pl.Boolean,
 }
 
 
-def _rows(symbol: str, history: pd.DataFrame) -> _Answer:
+def _rows(symbol: str, history: pd.DataFrame, interval: str) -> _Answer:
     """yfinance's frame as raw rows, columns as _ROWS: dividend in cash (0 = none), split as new per old (1 = none)."""
     columns = {"Open": "open", "High": "high", "Low": "low", "Close": "close", "Volume": "volume"}
     columns |= {"Dividends": "dividend", "Stock Splits": "split"}
     data: dict[str, Any] = {new: history[old].to_numpy(dtype="float64") for old, new in columns.items()}
-    frame = pl.DataFrame({SESSION: [stamp.date() for stamp in history.index], **data}, nan_to_null=True)
+    times = {
+        SESSION: [stamp.date() for stamp in history.index],
+        START: [stamp.to_pydatetime().astimezone(UTC) for stamp in history.index],
+    }
+    frame = pl.DataFrame({**times, **data}, schema_overrides={START: UTC_TS}, nan_to_null=True)
     priced = pl.any_horizontal(pl.col(_PRICES).is_not_null())
     if not frame.select(priced.any()).item():
         return _Answer(None, "Yahoo lists it, but every price is missing")
     event = (pl.col("dividend") != 0) | (pl.col("split") != 0)
-    frame = frame.sort(SESSION).with_columns(
+    frame = frame.sort(START).with_columns(
         pl.lit(symbol).alias(SYMBOL),
-        # yfinance adds a row without prices for an event outside the bars: an event, not a bar.
-        is_bar=priced | ~event,
+        # yfinance adds a row without prices for an event outside the bars: an event, not a bar. Within a day it adds
+        # one for every interval without a trade, also at night.
+        is_bar=(priced | ~event) if interval == DAILY else priced,
         split=pl.when(pl.col("split") > 0).then("split").otherwise(1.0),
     )
     return _Answer(_without_split_adjustment(frame).select(list(_ROWS)))

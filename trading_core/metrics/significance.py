@@ -78,12 +78,15 @@ def newey_west_lags(count: int) -> int:
     return math.floor(4.0 * (count / 100.0) ** (2.0 / 9.0))
 
 
-def sharpe_test(returns: FloatArray, method: Method = "hac", lags: int | None = None) -> SharpeTest:
+def sharpe_test(
+    returns: FloatArray, method: Method = "hac", lags: int | None = None, per_year: int = SESSIONS_PER_YEAR
+) -> SharpeTest:
     """Tests a Sharpe ratio against zero; give active returns to test an information ratio.
 
     `method` "moments": independent returns, skew and kurtosis counted; "hac": also robust to autocorrelation up
     to `lags` (default: `newey_west_lags`; give at least h - 1 for values that overlap over h sessions). The
-    p-value is NaN, with the reason, for fewer than 30 returns or returns that do not vary.
+    p-value is NaN, with the reason, for fewer than 30 returns or returns that do not vary. `per_year`: sessions, for
+    the annual figures; the test itself is the same.
     """
     count = len(returns)
     reason = ""
@@ -95,7 +98,7 @@ def sharpe_test(returns: FloatArray, method: Method = "hac", lags: int | None = 
         reason = "the returns do not vary"
     if reason:
         sharpe = sharpe_per_session(returns) if count > 1 and np.isfinite(returns).all() else math.nan
-        return SharpeTest(_annual(sharpe), math.nan, math.nan, math.nan, count, method, reason)
+        return SharpeTest(_annual(sharpe, per_year), math.nan, math.nan, math.nan, count, method, reason)
     sharpe = sharpe_per_session(returns)
     if method == "hac":
         error = sharpe_standard_error_hac(returns, lags)
@@ -104,7 +107,7 @@ def sharpe_test(returns: FloatArray, method: Method = "hac", lags: int | None = 
     statistic = sharpe / error if error > 0 else math.nan
     p_value = 0.5 * math.erfc(statistic / math.sqrt(2.0))
     why = "" if error > 0 else "the standard error is zero"
-    return SharpeTest(_annual(sharpe), _annual(error), statistic, p_value, count, method, why)
+    return SharpeTest(_annual(sharpe, per_year), _annual(error, per_year), statistic, p_value, count, method, why)
 
 
 def sharpe_p_value(returns: FloatArray, method: Method = "hac") -> float:
@@ -112,8 +115,8 @@ def sharpe_p_value(returns: FloatArray, method: Method = "hac") -> float:
     return sharpe_test(returns, method).p_value
 
 
-def _annual(per_session: float) -> float:
-    return per_session * math.sqrt(SESSIONS_PER_YEAR)
+def _annual(per_session: float, per_year: int) -> float:
+    return per_session * math.sqrt(per_year)
 
 
 def _standardized(returns: FloatArray) -> FloatArray:

@@ -10,6 +10,7 @@ from trading_core.config import MarketConfig, ModelConfig, Settings, StrategyCon
 from trading_core.errors import TradingError, UnknownNameError
 from trading_core.market.registry import source_entry
 from trading_core.pipelines.evaluate import build_strategy, risk_limits
+from trading_core.pipelines.quality_gate import rules_of
 from trading_core.pipelines.train import check_model_config
 from trading_core.sessions import Sessions
 
@@ -25,7 +26,8 @@ def check_file(path: Path, kind: str) -> None:
         options = config.parse_options(
             source_entry(loaded.source).options, loaded.options, f"options of market {where}"
         )
-        source_entry(loaded.source).build(options, loaded.calendar)
+        source_entry(loaded.source).build(options, loaded.calendar, loaded.interval)
+        rules_of(loaded)
         Sessions(loaded.calendar).is_session(loaded.history_start)
     elif isinstance(loaded, ModelConfig):
         check_model_config(loaded, f"model {where}")

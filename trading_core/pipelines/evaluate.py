@@ -16,12 +16,14 @@ from trading_core.backtest.data import ForecastPanel, MarketData
 from trading_core.backtest.result import BacktestResult
 from trading_core.config import StrategyConfig
 from trading_core.dataset.labels import forward_returns
+from trading_core.dataset.panel import marked
 from trading_core.errors import EmptyUniverseError, InvalidDateRangeError, NoDataError
 from trading_core.market import adjust
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA
-from trading_core.metrics.forecasts import ForecastSkill, rank_ic_per_date, summary
-from trading_core.pipelines import refs, trials
+from trading_core.metrics.forecasts import MIN_PAIRS, ForecastSkill, rank_ic_per_date, summary
+from trading_core.pipelines import quality, refs, trials
 from trading_core.pipelines.infer import find_version
+from trading_core.pipelines.markets import require_daily
 from trading_core.pipelines.refs import EvaluationRef, StrategyRow
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
@@ -66,11 +68,14 @@ def risk_limits(chosen: StrategyConfig) -> RiskLimits:
 
 
 def load_market_data(ws: Workspace, end: date) -> tuple[MarketData, pl.DataFrame, pl.DataFrame]:
-    """Prices as traded with their events up to `end`, and both frames."""
+    """Prices as traded with their events up to `end`, and both frames.
+
+    The prices are without bars that were held out on the evening of their session, as the live session saw it.
+    """
     where = Predicate(None, end)
     bars = ws.tables.read(BARS.name, where=where).select(*BAR_SCHEMA)
     actions = ws.tables.read(CORPORATE_ACTIONS.name, where=where).select(*ACTION_SCHEMA)
-    return MarketData.from_frames(bars, actions), bars, actions
+    return MarketData.from_frames(quality.seen_that_day(ws, bars), actions), bars, actions
 
 
 def evaluate(
@@ -90,6 +95,7 @@ def evaluate(
     Writes the report, the `evaluations` rows and one trial per strategy and model.
     Errors: NoModelError, NoDataError (no forecasts), InvalidDateRangeError, UnknownNameError.
     """
+    require_daily(ws.market)
     configs = {name: config.load_strategy(name, ws.settings) for name in strategies}
     chosen = find_version(ws, version)
     found = _forecasts(ws, str(chosen.version), start, end)
@@ -100,12 +106,13 @@ def evaluate(
     if data.sessions[-1] <= first:
         raise InvalidDateRangeError(first, final, "no session after the first forecast has bars yet")
     results = {name: _simulate(ws, name, c, data, found, first, final, capital) for name, c in configs.items()}
-    skills, series = _score_forecasts(found, bars, actions)
+    suspected = quality.suspected_actions(ws, {}, final)
+    skills, series = _score_forecasts(found, bars, actions, suspected)
     evaluation_id = config.config_hash([ws.market.id, str(chosen.version), str(first), str(final), run_id], 16)
-    rows = _strategy_reports(results, configs)
+    rows = _strategy_reports(results, configs, ws.sessions.per_year)
     _record(ws, evaluation_id, chosen.version, chosen.model, configs, rows, skills, first, final, now)
-    ceiling = _ceiling(ws, found, bars, actions, now)
-    report = _report(ws, chosen.version, chosen.model, rows, skills, series, first, final, actions, ceiling)
+    ceiling = _ceiling(ws, found, bars, actions, suspected, now)
+    report = _report(ws, chosen.version, chosen.model, rows, skills, series, first, final, bars, actions, ceiling)
     path = ws.path("evaluations", evaluation_id, "report.html")
     ws.store.write_bytes(path, evaluation_report(report))
     lead = skills[min(skills)]
@@ -172,12 +179,19 @@ def _simulate(
     )
 
 
-def _labels(bars: pl.DataFrame, actions: pl.DataFrame, horizons: Sequence[int]) -> pl.DataFrame:
-    """symbol, session, horizon, label: the realised open-to-open returns, splits and dividends included."""
+def _labels(
+    bars: pl.DataFrame, actions: pl.DataFrame, horizons: Sequence[int], suspected: pl.DataFrame
+) -> pl.DataFrame:
+    """symbol, session, horizon, label: the realised open-to-open returns, splits and dividends included.
+
+    Without those that span one of the `suspected` corporate actions (symbol, session).
+    """
     adjusted = adjust.adjusted(bars, actions)
     wide = adjusted.pivot(on=SYMBOL, index=SESSION, values="open").sort(SESSION)
     symbols = [name for name in wide.columns if name != SESSION]
-    values = forward_returns(wide.select(symbols).to_numpy().T.astype(np.float64), horizons)  # [S, T, H]
+    opens = wide.select(symbols).to_numpy().T.astype(np.float64)
+    breaks = marked(suspected, tuple(symbols), wide[SESSION].to_numpy().astype("datetime64[D]"))
+    values = forward_returns(opens, horizons, breaks)  # [S, T, H]
     days = wide[SESSION].to_numpy()
     grid = [
         pl.DataFrame(
@@ -195,11 +209,11 @@ def _labels(bars: pl.DataFrame, actions: pl.DataFrame, horizons: Sequence[int]) 
 
 
 def _score_forecasts(
-    found: pl.DataFrame, bars: pl.DataFrame, actions: pl.DataFrame
+    found: pl.DataFrame, bars: pl.DataFrame, actions: pl.DataFrame, suspected: pl.DataFrame
 ) -> tuple[dict[int, ForecastSkill], list[IcSeries]]:
     """Skill per horizon over the decisions whose labels are known, and the daily rank IC series."""
     horizons = sorted(found["horizon"].unique().to_list())
-    joined = found.join(_labels(bars, actions, horizons), on=[SYMBOL, SESSION, "horizon"], how="inner").sort(
+    joined = found.join(_labels(bars, actions, horizons, suspected), on=[SYMBOL, SESSION, "horizon"], how="inner").sort(
         SESSION, SYMBOL
     )
     skills, series = {}, []
@@ -215,21 +229,32 @@ def _score_forecasts(
     return skills, series
 
 
-def _ceiling(ws: Workspace, found: pl.DataFrame, bars: pl.DataFrame, actions: pl.DataFrame, now: datetime) -> float:
+def _ceiling(
+    ws: Workspace,
+    found: pl.DataFrame,
+    bars: pl.DataFrame,
+    actions: pl.DataFrame,
+    suspected: pl.DataFrame,
+    now: datetime,
+) -> float:
     """Mean rank IC of the true conditional mean over the same rows, where the source knows it; else NaN."""
     oracle = getattr(ws.source(), "oracle", None)
     if oracle is None:
         return float("nan")
     truth = oracle(found[SESSION].min(), found[SESSION].max(), now)
     rows = found.filter(pl.col("horizon") == 1).join(truth, on=[SYMBOL, SESSION], how="inner")
-    rows = rows.join(_labels(bars, actions, [1]), on=[SYMBOL, SESSION, "horizon"], how="inner").sort(SESSION, SYMBOL)
+    rows = rows.join(_labels(bars, actions, [1], suspected), on=[SYMBOL, SESSION, "horizon"], how="inner").sort(
+        SESSION, SYMBOL
+    )
     if rows.is_empty():
         return float("nan")
     index = np.unique(rows[SESSION].to_numpy(), return_inverse=True)[1].astype(np.int64)
     return summary(rows["expected"].to_numpy(), rows["label"].to_numpy(), index).mean_rank_ic
 
 
-def _strategy_reports(results: dict[str, BacktestResult], configs: dict[str, StrategyConfig]) -> list[StrategyReport]:
+def _strategy_reports(
+    results: dict[str, BacktestResult], configs: dict[str, StrategyConfig], per_year: int
+) -> list[StrategyReport]:
     benchmark = results.get(MAIN_BENCHMARK)
     return [
         strategy_report(
@@ -241,6 +266,7 @@ def _strategy_reports(results: dict[str, BacktestResult], configs: dict[str, Str
             len(result.trades),
             benchmark.equity if benchmark is not None and name != MAIN_BENCHMARK else None,
             strategy_entry(configs[name].strategy).benchmark,
+            per_year,
         )
         for name, result in results.items()
     ]
@@ -323,6 +349,7 @@ def _report(
     series: list[IcSeries],
     first: date,
     final: date,
+    bars: pl.DataFrame,
     actions: pl.DataFrame,
     ceiling: float,
 ) -> EvaluationReport:
@@ -349,6 +376,8 @@ def _report(
         skill=tuple(row for h, skill in skills.items() for row in _skill_rows(h, skill, ceiling)),
         ic=tuple(series),
         trials=trials.count(ws),
+        quality=quality.section(ws, bars, final),
+        sessions_per_year=ws.sessions.per_year,
     )
 
 
@@ -356,6 +385,8 @@ def _skill_rows(horizon: int, skill: ForecastSkill, ceiling: float) -> list[Skil
     """What the report says of one horizon; the ceiling, where it is known, belongs to the one-session horizon."""
     t_note = f"Newey-West, {skill.hac_lag} lags, {skill.n_dates} sessions"
     best = f"the market's own truth reaches {ceiling:.3f}" if horizon == 1 and np.isfinite(ceiling) else ""
+    if skill.n_dates == 0:
+        best = f"not defined: no session has {MIN_PAIRS} symbols with a forecast and a label"
     return [
         SkillRow(horizon, "Mean rank IC", skill.mean_rank_ic, 0.0, best),
         SkillRow(horizon, "t of the mean rank IC", skill.rank_t_stat, 0.0, t_note),

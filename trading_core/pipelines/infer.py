@@ -15,7 +15,9 @@ from trading_core.errors import InvalidDateRangeError, LookAheadError, NoDataErr
 from trading_core.features import build as features
 from trading_core.market import universe
 from trading_core.market.source import BAR_SCHEMA
-from trading_core.pipelines.backfill import MARKER_FAMILY, name_version
+from trading_core.pipelines import panels
+from trading_core.pipelines.backfill import name_version
+from trading_core.pipelines.markets import require_daily
 from trading_core.pipelines.panels import Versions, current_versions, load_panel
 from trading_core.pipelines.refs import ForecastsRef
 from trading_core.pipelines.workspace import Workspace
@@ -48,6 +50,7 @@ def infer_with(
     ws: Workspace, chosen: ModelVersion, *, start: date | None, end: date | None, run_id: str
 ) -> ForecastsRef:
     """`infer` by a version that was resolved already."""
+    require_daily(ws.market)
     stored = feature_sessions(ws)
     if start is not None and start <= chosen.cutoff:
         raise LookAheadError(str(chosen.version), chosen.cutoff, start)
@@ -74,11 +77,10 @@ def infer_with(
 
 def feature_sessions(ws: Workspace) -> list[date]:
     """Sessions with features, ascending. Errors: StaleDataError when there are none."""
-    table = features.table_name(MARKER_FAMILY)
-    found = ws.tables.sessions(table) if ws.tables.exists(table) else []
+    found = panels.feature_sessions(ws)
     if not found:
         raise StaleDataError(ws.market.id, ws.market.history_start, None)
-    return sorted(found)
+    return found
 
 
 def forecast_sessions(ws: Workspace, model_version: str) -> set[date]:
@@ -96,7 +98,7 @@ def _forecast(ws: Workspace, chosen: ModelVersion, sessions: list[date], run_id:
     bundle = load_bundle(ws.store, ws.store.path_of(chosen.bundle_uri), chosen.digest)
     card = bundle.card
     check_fingerprints(card, features.fingerprints(card.features))
-    versions = current_versions(ws)
+    versions = current_versions(ws, card.features)
     begin = max(_back(ws, sessions[0], card.spec.encoder_length + CONTEXT_SESSIONS), ws.market.history_start)
     panel = load_panel(ws, card.features, begin, sessions[-1], versions)
     columns = np.array([panel.column_of(session) for session in sessions], dtype=np.int64)
@@ -121,15 +123,31 @@ def _forecast(ws: Workspace, chosen: ModelVersion, sessions: list[date], run_id:
 def _eligible(ws: Workspace, sessions: list[date], versions: Versions) -> pl.DataFrame:
     """symbol, session of the market's universe on each session, judged with that session's past only."""
     limits = ws.market.universe
-    if limits.min_dollar_volume > 0 and ws.source().price_basis is not PriceBasis.RAW:
-        raise NoDataError(
-            f"Market '{ws.market.id}' asks for a dollar-volume floor, but its prices are not raw",
-            "Remove universe.min_dollar_volume, or use a source with raw prices.",
-        )
+    require_raw_for_floors(ws)
     bars = ws.tables.read(BARS.name, where=Predicate(None, sessions[-1]), version=versions[BARS.name]).select(
         *BAR_SCHEMA
     )
-    return universe.eligible_rows(bars, sessions[0], sessions[-1], limits.min_history, limits.min_dollar_volume)
+    return universe.eligible_rows(
+        bars,
+        sessions[0],
+        sessions[-1],
+        limits.min_history,
+        limits.min_dollar_volume,
+        limits.min_price,
+        universe.read_membership(limits.membership) if limits.membership else None,
+    )
+
+
+def require_raw_for_floors(ws: Workspace) -> None:
+    """NoDataError when the universe has a price or dollar-volume floor and the prices are not those that were traded."""
+    limits, basis = ws.market.universe, ws.source().price_basis
+    floors = {"min_price": limits.min_price, "min_dollar_volume": limits.min_dollar_volume}
+    asked = [f"universe.{name}" for name, floor in floors.items() if floor > 0]
+    if asked and basis is not PriceBasis.RAW:
+        raise NoDataError(
+            f"Market '{ws.market.id}' has {' and '.join(asked)}, but its prices are {basis.value}: what was paid is not in them",
+            f"Remove {' and '.join(asked)}, or use a source with raw prices.",
+        )
 
 
 def _back(ws: Workspace, session: date, count: int) -> date:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 
@@ -43,16 +43,43 @@ class DateRange:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchChunk:
+    """Symbols to fetch together, over sessions `start` .. `end`.
+
+    `kind`: "sessions" asks for sessions of all symbols; "new" for the stored sessions of symbols that the market did not
+    have before; "retry" for those of symbols whose download failed.
+    """
+
+    symbols: tuple[str, ...]
+    start: date
+    end: date
+    kind: Literal["sessions", "new", "retry"] = "sessions"
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRange:
+    """Sessions to compute together, over the whole cross-section; `families`: () means all."""
+
+    start: date
+    end: date
+    families: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class BackfillPlan:
-    """What one feature backfill will do. No chunks and no ranges: everything is there already."""
+    """What one feature backfill will do. No chunks and no ranges: everything is there already.
+
+    `start` .. `end`: the sessions that were asked for; chunks and ranges may reach further.
+    """
 
     market: str
     run_id: str
     start: date
     end: date
-    chunks: tuple[tuple[str, ...], ...]  # symbols to fetch together
-    ranges: tuple[DateRange, ...]  # sessions to compute together, over the whole cross-section
+    chunks: tuple[FetchChunk, ...]
+    ranges: tuple[FeatureRange, ...]
     reason: str = ""  # why there is nothing to do
+    source_content: str = ""  # fingerprint of the source's content, when all that is stored is compared with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +92,17 @@ class StagedRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Contradiction:
+    """A stored value that a later fetch gave otherwise. `column`: of a bar, an event's kind, or "row" for a bar that is gone."""
+
+    symbol: str
+    session: date
+    column: str
+    stored: Real
+    fetched: Real
+
+
+@dataclass(frozen=True, slots=True)
 class BarsRef:
     market: str
     bars_version: int
@@ -73,6 +111,10 @@ class BarsRef:
     symbols: int
     failures: dict[str, str]
     report: str  # path of the quality report in the artifact store
+    contradictions_found: int = (
+        0  # stored values that the source now gives otherwise: the old rows are in `bar_revisions`
+    )
+    contradictions: tuple[Contradiction, ...] = ()  # the first of them; the report lists more
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +125,12 @@ class FeaturesRef:
     end: date
     rows: int
     sessions: int
+    families: tuple[str, ...] = ()  # those that were written
+    # Of this run's bars, see BarsRef; `report` is empty when none were fetched.
+    failures: dict[str, str] = field(default_factory=dict)
+    report: str = ""
+    contradictions_found: int = 0
+    contradictions: tuple[Contradiction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

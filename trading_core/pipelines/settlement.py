@@ -13,6 +13,7 @@ from trading_core.execution.broker import SimulatedBroker
 from trading_core.execution.ledger import open_orders
 from trading_core.execution.records import Decision, SessionStatus, SessionSummary
 from trading_core.pipelines.account import TradingAccount
+from trading_core.pipelines.quality import seen_that_day
 from trading_core.pipelines.refs import SessionResult, dump
 from trading_core.pipelines.workspace import Workspace
 from trading_core.portfolio.actions import apply_actions
@@ -69,7 +70,7 @@ def settle(ws: Workspace, account: TradingAccount, name: str, session: date, kin
     ledger = account.ledger
     state = ledger.session_state(name, session)
     decided = ledger.get_decision(name, session)
-    missed = not name.startswith("replay-") and now >= ws.sessions.open(session)
+    missed = not name.startswith("replay-") and now >= ws.sessions.deadline(session)
     if not missed and _has_unsent(account, decided, session):
         return _result(ws, account, session, kind, now)
     if isinstance(account.broker, SimulatedBroker) and _has_bars(ws, session):
@@ -115,8 +116,9 @@ def _has_bars(ws: Workspace, session: date) -> bool:
 
 
 def _settle_broker(ws: Workspace, broker: SimulatedBroker, session: date) -> None:
-    bars = ws.tables.read(BARS.name, columns=[SYMBOL, "open"], where=Predicate(session, session))
-    opens = {symbol: price for symbol, price in bars.iter_rows() if price is not None and price > 0}
+    bars = ws.tables.read(BARS.name, columns=[SYMBOL, SESSION, "open"], where=Predicate(session, session))
+    there = seen_that_day(ws, bars).select(SYMBOL, "open")
+    opens = {symbol: price for symbol, price in there.iter_rows() if price is not None and price > 0}
     broker.settle_open(session, opens, actions_of(ws, session), ws.sessions.open(session))
 
 
@@ -179,6 +181,7 @@ def _equity(ws: Workspace, account: TradingAccount, session: date) -> float | No
     if not held:
         return state.cash
     bars = ws.tables.read(BARS.name, columns=[SYMBOL, SESSION, "close"], where=Predicate(None, session))
+    bars = seen_that_day(ws, bars)
     last = bars.filter(pl.col(SYMBOL).is_in(held)).sort(SESSION).group_by(SYMBOL).agg(pl.col("close", SESSION).last())
     price = {row[SYMBOL]: (row["close"], row[SESSION]) for row in last.iter_rows(named=True)}
     values = [state.cash]

@@ -36,6 +36,7 @@ from trading_core.pipelines import infer as inference
 from trading_core.pipelines import settlement
 from trading_core.pipelines.account import TradingAccount, open_account
 from trading_core.pipelines.evaluate import build_strategy, load_market_data, require_horizon, risk_limits
+from trading_core.pipelines.markets import require_daily
 from trading_core.pipelines.refs import OrdersRef, SessionRef, SessionResult
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
@@ -101,6 +102,7 @@ def open_session(
     Errors: UnknownNameError, NotASessionError, StaleDataError (no features of D), TradingHaltedError,
     StrategyConflictError, SessionOrderError, SessionNotSettledError, AccountMismatchError, LedgerUnreachableError.
     """
+    require_daily(ws.market)
     chosen = config.load_strategy(strategy, ws.settings)
     build_strategy(chosen, strategy)
     traded = ws.sessions.require(session or ws.sessions.next(ws.last_session(now)))
@@ -140,9 +142,8 @@ def _refuse_when_halted(ledger: Ledger, account: str) -> None:
 
 def _refuse_after_open(ws: Workspace, ref: SessionRef, now: datetime) -> None:
     """A live decision or order belongs before the open; a task that wakes up late must not trade a price it could know."""
-    opened = ws.sessions.open(ref.session)
-    if ref.kind != AccountKind.REPLAY and now >= opened:
-        raise OrderWindowClosedError(ref.account, ref.session, opened)
+    if ref.kind != AccountKind.REPLAY and now >= ws.sessions.deadline(ref.session):
+        raise OrderWindowClosedError(ref.account, ref.session, ws.sessions.open(ref.session))
 
 
 def _account(ws: Workspace, ref: SessionRef) -> TradingAccount:

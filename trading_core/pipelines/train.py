@@ -21,8 +21,9 @@ from trading_core.errors import InvalidConfigError, TooShortHistoryError, Traini
 from trading_core.features import build as features
 from trading_core.models.registry import model_entry
 from trading_core.pipelines import refs
+from trading_core.pipelines.markets import require_daily
 from trading_core.pipelines.models import bundle_is_whole
-from trading_core.pipelines.panels import current_versions
+from trading_core.pipelines.panels import current_versions, feature_sessions
 from trading_core.pipelines.refs import ModelRef, TrainingRef
 from trading_core.pipelines.workspace import Workspace, open_workspace
 from trading_core.training.config import TrainingConfig
@@ -77,11 +78,12 @@ def prepare(
 ) -> TrainingRef:
     """Writes the request and returns its reference. By default the market's last `test_sessions` stay unseen.
 
-    Errors: ConfigError (model, features, options), NoDataError, TooShortHistoryError.
+    Errors: ConfigError (model, features, options, an intraday market), NoDataError, TooShortHistoryError.
     """
+    require_daily(ws.market)
     chosen = _with_overrides(config.load_model(model, ws.settings), seed, epochs, learning_rate)
     check_model_config(chosen, f"model '{model}'")
-    versions = current_versions(ws)
+    versions = current_versions(ws, chosen.features)
     request = TrainRequest(
         market=ws.market.model_dump(mode="json"),
         model_name=model,
@@ -101,8 +103,7 @@ def prepare(
 
 def default_test_start(ws: Workspace, now: datetime) -> date:
     """The first of the market's last `test_sessions` sessions that have features."""
-    table = features.table_name(next(iter(features.families(["log_ret"]))))
-    stored = ws.tables.sessions(table)
+    stored = feature_sessions(ws)
     need = ws.market.test_sessions + 100
     if len(stored) < need:
         raise TooShortHistoryError(f"Training on market '{ws.market.id}'", len(stored), need)

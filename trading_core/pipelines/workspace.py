@@ -41,7 +41,7 @@ class Workspace:
         """The market's data source, with its options validated."""
         entry = source_entry(self.market.source)
         options = parse_options(entry.options, self.market.options, f"options of market '{self.market.id}'")
-        return entry.build(options, self.market.calendar)
+        return entry.build(options, self.market.calendar, self.market.interval)
 
     def last_session(self, now: datetime) -> date:
         """The newest session this market can have a bar of: closed by `now`, and not after the end of its history."""

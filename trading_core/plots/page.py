@@ -1,4 +1,17 @@
-"""The look of the report: its style sheet, and the script that draws the charts in the reader's theme."""
+"""The look of all pages: the style sheet, the script that draws the charts in the reader's theme, the parts of a page."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_UNBROKEN = r'<span class="date">\g<0></span>'
 
 STYLE = """
 :root { color-scheme: light dark; --bg: #f6f7f9; --card: #ffffff; --text: #1b2330; --dim: #5d6878; --line: #dfe3ea;
@@ -33,7 +46,8 @@ thead th[title]:not([title=""]) { text-decoration: underline dotted var(--line);
   cursor: help; }
 tbody tr:last-child > * { border-bottom: 0; }
 th:first-child { text-align: left; padding-left: 0; font-weight: 600; }
-td.note { text-align: left; color: var(--dim); white-space: normal; min-width: 220px; }
+th.note, td.note { text-align: left; color: var(--dim); white-space: normal; min-width: 220px; }
+th.unit, td.unit { text-align: left; padding-left: 16px; }
 tr.benchmark th, tr.benchmark td, .dim { color: var(--dim); }
 .tag { display: block; font-size: 0.7rem; font-weight: 500; }
 .date { white-space: nowrap; }
@@ -57,10 +71,11 @@ SCRIPT = """
     var t = theme(), dim = { color: t.dim };
     layout.font = Object.assign({}, layout.font, { color: t.font });
     layout.hoverlabel = { bgcolor: t.card, bordercolor: t.line, font: { color: t.font } };
-    layout.xaxis = Object.assign({}, layout.xaxis, t.axis, { tickfont: dim, spikecolor: t.dim,
-      nticks: Math.max(3, Math.floor(width / 130)) });
-    layout.yaxis = Object.assign({}, layout.yaxis, t.axis, { tickfont: dim });
-    layout.yaxis.title = Object.assign({}, layout.yaxis.title, { font: { color: t.dim, size: 12 } });
+    Object.keys(layout).filter(function (key) { return /^[xy]axis\\d*$/.test(key); }).forEach(function (key) {
+      var axis = layout[key] = Object.assign({}, layout[key], t.axis, { tickfont: dim, spikecolor: t.dim });
+      if (key[0] === 'x') axis.nticks = Math.max(3, Math.floor(width / 130));
+      else axis.title = Object.assign({}, axis.title, { font: { color: t.dim, size: 12 } });
+    });
     return layout;
   }
   var charts = [];
@@ -78,3 +93,45 @@ SCRIPT = """
   addEventListener('resize', repaint);
 })();
 """
+
+
+def document(title: str, body: str) -> bytes:
+    """A whole page as UTF-8 HTML (about 5 MB: the plotting script): no request leaves it. `body` is HTML, `title` text."""
+    from plotly.offline import get_plotlyjs
+
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>{body}</main>"
+        f"<script>{get_plotlyjs()}</script><script>{SCRIPT}</script></body></html>\n"
+    )
+    return page.encode("utf-8")
+
+
+def header(title: str, facts: Sequence[tuple[str, str]], label: str) -> str:
+    """The top of a page: its title and (name, value) pairs; `label` says what these are. Dates stay on one line."""
+    rows = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{_DATE.sub(_UNBROKEN, escape(value))}</dd></div>" for name, value in facts
+    )
+    return f'<header><h1>{escape(title)}</h1><dl class="facts" aria-label="{escape(label)}">{rows}</dl></header>'
+
+
+def section(title: str, content: str, lead: str = "") -> str:
+    """A titled card; `content` and `lead` are HTML."""
+    lead = f'<p class="lead">{lead}</p>' if lead else ""
+    return f"<section><h2>{escape(title)}</h2>{lead}{content}</section>"
+
+
+def chart(name: str, figure: Figure, height: int) -> str:
+    """A place for a figure and its JSON; "<" is written as an escape so that no text can close the script element."""
+    data = figure.to_json().replace("<", "\\u003c")
+    return (
+        f'<div class="chart" id="{name}" style="height:{height}px"></div>'
+        f'<script type="application/json" data-chart="{name}">{data}</script>'
+    )
+
+
+def escape(text: object) -> str:
+    """Text as HTML."""
+    return html.escape(str(text))

@@ -5,29 +5,20 @@ Everything lies inside (the plotting script too): no request leaves the page. Li
 
 from __future__ import annotations
 
-import html
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trading_core.metrics.forecasts import newey_west_t
 from trading_core.metrics.returns import SESSIONS_PER_YEAR, ReturnSummary, max_drawdown, simple_returns, summarize
 from trading_core.metrics.significance import SharpeTest, newey_west_lags, sharpe_test
-from trading_core.plots import verdict
+from trading_core.plots import page, verdict
 from trading_core.plots.figures import Curve, drawdown_figure, equity_figure, ic_figure
-from trading_core.plots.page import SCRIPT, STYLE
+from trading_core.plots.quality import QualitySection, quality_section
 from trading_core.schema import FloatArray
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_UNBROKEN = r'<span class="date">\g<0></span>'
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +73,8 @@ class EvaluationReport:
     skill: tuple[SkillRow, ...]
     ic: tuple[IcSeries, ...]
     trials: int  # models and strategies ever scored on this market
+    quality: QualitySection | None = None  # of the bars; None: not looked at
+    sessions_per_year: int = SESSIONS_PER_YEAR
 
 
 def strategy_report(
@@ -93,45 +86,40 @@ def strategy_report(
     trades: int,
     benchmark_equity: FloatArray | None,
     is_benchmark: bool = False,
+    per_year: int = SESSIONS_PER_YEAR,
 ) -> StrategyReport:
-    """Judges one equity curve [N]; `benchmark_equity` [N]: the main benchmark's, None for itself."""
-    returns = simple_returns(equity)
-    active = None if benchmark_equity is None else sharpe_test(returns - simple_returns(benchmark_equity))
-    summary = summarize(equity, turnover, benchmark_equity)
+    """Judges one equity curve [N]; `benchmark_equity` [N]: the main benchmark's, None for itself. `per_year`: sessions."""
+    returns, active = simple_returns(equity), None
+    if benchmark_equity is not None:
+        active = sharpe_test(returns - simple_returns(benchmark_equity), per_year=per_year)
+    summary = summarize(equity, turnover, benchmark_equity, per_year)
     paid = float(np.sum(costs_paid))
-    return StrategyReport(
-        name, is_benchmark, tuple(sessions), equity, paid, trades, summary, sharpe_test(returns), active
-    )
+    test = sharpe_test(returns, per_year=per_year)
+    return StrategyReport(name, is_benchmark, tuple(sessions), equity, paid, trades, summary, test, active)
 
 
 def evaluation_report(report: EvaluationReport) -> bytes:
     """The report as one UTF-8 HTML file (about 5 MB: the plotting script). Every text of `report` is escaped."""
-    from plotly.offline import get_plotlyjs
-
     ordered = sorted(report.strategies, key=lambda s: s.benchmark)
     curves = [Curve(s.name, s.sessions, s.equity, s.benchmark) for s in ordered]
     sections = [
         _head(report),
-        _section("Verdict", _verdict(report, ordered)),
-        _section("Strategies beside the benchmarks", _table(ordered, report), "Net of costs. " + _escape(report.costs)),
-        _section("Equity", _chart("equity", equity_figure(curves), 400)),
-        _section(
+        page.section("Verdict", _verdict(report, ordered)),
+        page.section(
+            "Strategies beside the benchmarks", _table(ordered, report), "Net of costs. " + page.escape(report.costs)
+        ),
+        page.section("Equity", page.chart("equity", equity_figure(curves), 400)),
+        page.section(
             "Drawdown",
-            _chart("drawdown", drawdown_figure(curves), 260),
+            page.chart("drawdown", drawdown_figure(curves), 260),
             "Fall from the highest value so far. Colours as above.",
         ),
         _forecasts(report),
-        _section("What these data cannot tell", _limits(report)),
+        quality_section(report.quality) if report.quality else "",
+        page.section("What these data cannot tell", _limits(report)),
     ]
     body = "\n".join(sections)
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,">'
-        f"<title>{_escape(report.title)}</title><style>{STYLE}</style></head><body><main>{body}</main>"
-        f"<script>{get_plotlyjs()}</script><script>{SCRIPT}</script></body></html>\n"
-    )
-    return page.encode("utf-8")
+    return page.document(report.title, body)
 
 
 def _head(report: EvaluationReport) -> str:
@@ -142,10 +130,7 @@ def _head(report: EvaluationReport) -> str:
         ("Scored on this market", f"{report.trials} models and strategies"),
         *report.versions,
     ]
-    rows = "".join(
-        f"<div><dt>{_escape(name)}</dt><dd>{_DATE.sub(_UNBROKEN, _escape(value))}</dd></div>" for name, value in facts
-    )
-    return f'<header><h1>{_escape(report.title)}</h1><dl class="facts" aria-label="What was run">{rows}</dl></header>'
+    return page.header(report.title, facts, "What was run")
 
 
 def _verdict(report: EvaluationReport, strategies: Sequence[StrategyReport]) -> str:
@@ -170,14 +155,14 @@ def _verdict(report: EvaluationReport, strategies: Sequence[StrategyReport]) -> 
         items.append(verdict.skill_sentence(series.horizon, mean, t, len(known)))
     p_values = [s.test.p_value for s in strategies if not s.benchmark and math.isfinite(s.test.p_value)]
     items.append(verdict.trials_sentence(report.trials, min(p_values, default=math.nan)))
-    return '<ul class="verdict">' + "".join(f"<li>{_escape(item)}</li>" for item in items if item) + "</ul>"
+    return '<ul class="verdict">' + "".join(f"<li>{page.escape(item)}</li>" for item in items if item) + "</ul>"
 
 
 def _table(strategies: Sequence[StrategyReport], report: EvaluationReport) -> str:
     heads = (
         ("", ""),
         ("Return", "total over the period"),
-        ("CAGR", "compound growth a year, 252 sessions"),
+        ("CAGR", f"compound growth a year, {report.sessions_per_year} sessions"),
         ("Volatility", "standard deviation a year"),
         ("Sharpe", "annualised, risk-free rate 0; ± its standard error"),
         ("p", "one-sided: the true Sharpe ratio is at most 0; robust to autocorrelation (Newey-West)"),
@@ -192,7 +177,7 @@ def _table(strategies: Sequence[StrategyReport], report: EvaluationReport) -> st
         ("p (active)", f"one-sided: it does no better than {report.benchmark}"),
         ("Beta", f"against {report.benchmark}"),
     )
-    head = "".join(f'<th scope="col" title="{_escape(title)}">{_escape(name)}</th>' for name, title in heads)
+    head = "".join(f'<th scope="col" title="{page.escape(title)}">{page.escape(name)}</th>' for name, title in heads)
     rows = "".join(_table_row(s) for s in strategies)
     return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
@@ -206,7 +191,7 @@ def _table_row(s: StrategyReport) -> str:
         f'{_number(m.sharpe_annual)} <span class="dim">± {_number(s.test.standard_error_annual)}</span>',
         _number(s.test.p_value, 3),
         _number(m.sortino_annual),
-        f'<span title="{_escape(_drawdown_dates(s))}">{_percent(m.max_drawdown)}</span>',
+        f'<span title="{page.escape(_drawdown_dates(s))}">{_percent(m.max_drawdown)}</span>',
         _number(m.calmar),
         _percent(m.hit_ratio),
         _number(m.turnover_annual, 1) + "×",
@@ -219,7 +204,7 @@ def _table_row(s: StrategyReport) -> str:
     tag = ' <span class="tag">benchmark</span>' if s.benchmark else ""
     kind = ' class="benchmark"' if s.benchmark else ""
     data = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr{kind}><th scope="row">{_escape(s.name)}{tag}</th>{data}</tr>'
+    return f'<tr{kind}><th scope="row">{page.escape(s.name)}{tag}</th>{data}</tr>'
 
 
 def _drawdown_dates(s: StrategyReport) -> str:
@@ -233,11 +218,11 @@ def _forecasts(report: EvaluationReport) -> str:
     for series in report.ic:
         unit = "session" if series.horizon == 1 else "sessions"
         title = f"<h3>Rank IC over {series.horizon} {unit}</h3>" if len(report.ic) > 1 else ""
-        parts.append(title + _chart(f"ic{series.horizon}", ic_figure(series.sessions, series.ic), 280))
+        parts.append(title + page.chart(f"ic{series.horizon}", ic_figure(series.sessions, series.ic), 280))
     if report.skill:
         rows = "".join(
-            f'<tr><th scope="row">{_escape(r.metric)}</th><td>{r.horizon}</td><td>{_number(r.value, 4)}</td>'
-            f'<td>{_number(r.no_skill, 4)}</td><td class="note">{_escape(r.note)}</td></tr>'
+            f'<tr><th scope="row">{page.escape(r.metric)}</th><td>{r.horizon}</td><td>{_number(r.value, 4)}</td>'
+            f'<td>{_number(r.no_skill, 4)}</td><td class="note">{page.escape(r.note)}</td></tr>'
             for r in report.skill
         )
         head = "".join(f'<th scope="col">{t}</th>' for t in ("", "Horizon", "Value", "No skill", ""))
@@ -246,35 +231,17 @@ def _forecasts(report: EvaluationReport) -> str:
     if not parts:
         return ""
     lead = "Rank IC: Spearman's correlation of forecast and outcome over the symbols of a session; 0 is no skill."
-    return _section("The forecasts", "".join(parts), _escape(lead))
+    return page.section("The forecasts", "".join(parts), page.escape(lead))
 
 
 def _limits(report: EvaluationReport) -> str:
     sessions = max((len(s.sessions) - 1 for s in report.strategies), default=0)
     standing = (
         f"Over {sessions} sessions the standard error of an annual Sharpe ratio is about "
-        f"{math.sqrt(SESSIONS_PER_YEAR / max(sessions, 1)):.1f}: only large differences can be told from luck.",
+        f"{math.sqrt(report.sessions_per_year / max(sessions, 1)):.1f}: only large differences can be told from luck.",
         "Fills are assumed at the opening price plus the stated costs, without market impact or partial fills.",
     )
-    return "<ul>" + "".join(f"<li>{_escape(note)}</li>" for note in (*report.notes, *standing)) + "</ul>"
-
-
-def _section(title: str, content: str, lead: str = "") -> str:
-    lead = f'<p class="lead">{lead}</p>' if lead else ""
-    return f"<section><h2>{_escape(title)}</h2>{lead}{content}</section>"
-
-
-def _chart(name: str, figure: Figure, height: int) -> str:
-    """A place for a figure and its JSON; "<" is written as an escape so that no text can close the script element."""
-    data = figure.to_json().replace("<", "\\u003c")
-    return (
-        f'<div class="chart" id="{name}" style="height:{height}px"></div>'
-        f'<script type="application/json" data-chart="{name}">{data}</script>'
-    )
-
-
-def _escape(text: object) -> str:
-    return html.escape(str(text))
+    return "<ul>" + "".join(f"<li>{page.escape(note)}</li>" for note in (*report.notes, *standing)) + "</ul>"
 
 
 def _number(value: float, digits: int = 2) -> str:

@@ -61,6 +61,8 @@ class Predicate:
         found: pc.Expression | None = None
         for column, op, value in self.terms():
             left, right = pc.field(column), pc.scalar(value)
+            if isinstance(value, str) and column != MONTH:
+                left = left.cast("string")  # files hold string views, which pyarrow cannot compare; partitions are none
             term = left >= right if op == ">=" else left <= right if op == "<=" else left == right
             found = term if found is None else found & term
         return found

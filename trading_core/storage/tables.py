@@ -82,19 +82,32 @@ class Tables:
     def uri(self, name: str) -> str:
         return self._store.uri(f"{self._folder}/{name}")
 
-    def replace(self, name: str, frame: pl.DataFrame, where: Predicate, *, schema: TableLayout | None = None) -> int:
+    def replace(
+        self,
+        name: str,
+        frame: pl.DataFrame,
+        where: Predicate,
+        *,
+        schema: TableLayout | None = None,
+        expected: int | None = None,
+    ) -> int:
         """Replaces exactly the rows of `where` by `frame`, in one commit; returns the new version.
 
         The first write creates the table; an empty frame deletes the rows. `month` is added from `session`. Columns
         the table does not have yet are added to it (null in older rows), columns the frame lacks are stored as null.
+        `expected`: the version that `frame` was made from; another one by now is a CommitConflictError, so that a writer
+        that has read rows to write them back loses nobody's commit in between.
         Errors, before anything is written: MissingColumnsError, WrongTypeError (also for rows outside `where`),
         DuplicateKeysError (with `schema`). CommitConflictError after COMMIT_ATTEMPTS lost races.
         """
         rows = _prepared(f"Table '{name}'", frame, where, schema)
+        rebase = None if where.terms() and expected is None else _NO_REBASE
 
         def write(table: DeltaTable) -> None:
+            if expected is not None and table.version() != expected:
+                raise CommitConflictError(f"{self.market}/{name}", 1)
             if rows.is_empty():
-                table.delete(where.sql(), post_commithook_properties=_HOOKS)
+                table.delete(where.sql(), commit_properties=rebase, post_commithook_properties=_HOOKS)
             else:
                 write_deltalake(
                     table,
@@ -102,7 +115,7 @@ class Tables:
                     mode="overwrite",
                     predicate=where.sql(),
                     schema_mode="merge",
-                    commit_properties=None if where.terms() else _NO_REBASE,
+                    commit_properties=rebase,
                     post_commithook_properties=_HOOKS,
                 )
 
@@ -151,15 +164,50 @@ class Tables:
         """The tables that exist, sorted."""
         return [name for name in self._store.folders(self._folder) if self.exists(name)]
 
-    def sessions(self, name: str, where: Predicate | None = None) -> list[date]:
-        """The sessions that have rows, ascending; [] when none or when the table does not exist."""
+    def sessions(self, name: str, where: Predicate | None = None, version: int | None = None) -> list[date]:
+        """The sessions that have rows, ascending; [] when none or when the table does not exist.
+
+        Read in batches, so that the memory it takes does not grow with the table.
+        """
         if not self.exists(name):
             return []
-        return self.read(name, columns=[SESSION], where=where)[SESSION].unique().drop_nulls().sort().to_list()
+        where, found = where or Predicate(), set()
+        with self._reaching(name):
+            table = self._open(name, version)
+            self._check_columns(name, table, [SESSION, *where.columns])
+            _check_equals(f"Table '{name}'", where, _dtypes(table))
+            for batch in table.to_pyarrow_dataset().to_batches(columns=[SESSION], filter=where.arrow()):
+                found.update(batch.column(0).unique().to_pylist())
+        return sorted(found - {None})
+
+    def changed_months(self, name: str, old: int | None, new: int | None) -> list[str]:
+        """The months whose data files differ between two versions, ascending; None stands for no table.
+
+        Rows of other months are the same in both: data files are never changed, only added and removed.
+        """
+        with self._reaching(name):
+            before, after = (self._files(name, version) for version in (old, new))
+        return sorted({month for month, _ in before ^ after})
+
+    def _files(self, name: str, version: int | None) -> set[tuple[str, str]]:
+        """(month, path) of every data file at a version."""
+        if version is None:
+            return set()
+        actions = pl.DataFrame(self._open(name, version).get_add_actions(flatten=True))
+        return set(actions.select(f"partition.{MONTH}", "path").iter_rows())
 
     def last_session(self, name: str, where: Predicate | None = None) -> date | None:
         """The newest session that has rows (of `where`), None when there is none. Reads the newest months first."""
-        where = where or Predicate()
+        return self._end(name, where or Predicate(), newest=True)
+
+    def first_session(self, name: str, where: Predicate | None = None) -> date | None:
+        """The oldest session that has rows (of `where`), None when there is none. Reads the oldest months first."""
+        return self._end(name, where or Predicate(), newest=False)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _end(self, name: str, where: Predicate, *, newest: bool) -> date | None:
+        """The newest or oldest session of `where`."""
         with self._reaching(name):
             try:
                 table = self._open(name)
@@ -169,15 +217,14 @@ class Tables:
             _check_equals(f"Table '{name}'", where, _dtypes(table))
             months = {row[MONTH] for row in table.partitions()}
             dataset = table.to_pyarrow_dataset()
-            for month in sorted(months, reverse=True):
+            for month in sorted(months, reverse=newest):
                 asked = Predicate(equals={MONTH: month}).arrow()
                 rest = where.arrow()
-                newest = _collect(dataset, [SESSION], asked if rest is None else asked & rest)[SESSION].max()
-                if isinstance(newest, date):
-                    return newest
+                sessions = _collect(dataset, [SESSION], asked if rest is None else asked & rest)[SESSION]
+                found = sessions.max() if newest else sessions.min()
+                if isinstance(found, date):
+                    return found
         return None
-
-    # --- inside -------------------------------------------------------------------------------------------------------
 
     def _open(self, name: str, version: int | None = None) -> DeltaTable:
         """The table at a version; TableMissingError, or NoDataError when only that version is missing."""

@@ -19,7 +19,8 @@ class TrainingConfig:
     symbols_per_date: int | None = 256  # a fresh sample per epoch where a session has more; None: all of them
     batches_per_epoch: int | None = None  # None: every decision session once per epoch
     patience: int = 5  # epochs without a better value of `monitor` before training stops
-    monitor: Literal["rank_ic", "loss"] = "rank_ic"  # of the validation; the best epoch's weights are kept
+    # Of the validation; the best epoch's weights are kept. With fewer than three symbols a session it is the loss.
+    monitor: Literal["rank_ic", "loss"] = "rank_ic"
     ic_weight: float = 0.2  # weight of (1 - IC) beside the quantile loss
     gradient_clip: float = 1.0  # norm; 0: none
     max_minutes: float | None = None  # no epoch starts after it; a run that it ends is not reproducible to the bit

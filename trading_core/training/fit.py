@@ -31,7 +31,7 @@ from trading_core.training.config import TrainingConfig
 from trading_core.training.data import TrainingDataModule, chunks
 from trading_core.training.module import ForecastModule
 from trading_core.training.progress import EpochRecord, epoch_line
-from trading_core.training.validate import judge, validation_loss, validation_rank_ic
+from trading_core.training.validate import judge, ranks_are_defined, validation_loss, validation_rank_ic
 
 if TYPE_CHECKING:
     from trading_core.models.registry import Batches
@@ -163,6 +163,8 @@ class _Watch:
         self.history: list[EpochRecord] = []
         self.best_epoch, self.best_value = 0, -math.inf
         self.best_weights: dict[str, Tensor] = {}
+        # Without a rank IC no epoch would ever be better than the first.
+        self.by_loss = config.monitor == "loss" or not ranks_are_defined(validation)
         self._began = self._epoch_began = time.monotonic()
 
     def start_epoch(self) -> None:
@@ -182,7 +184,7 @@ class _Watch:
         seconds = time.monotonic() - self._epoch_began
         record = EpochRecord(epoch, train_loss, val_loss, rank_ic, learning_rate, seconds)
         self.history.append(record)
-        value = -val_loss if self.config.monitor == "loss" else rank_ic
+        value = -val_loss if self.by_loss else rank_ic
         if epoch == 1 or value > self.best_value:  # a NaN rank IC (constant scores) is never better
             self.best_epoch, self.best_value = epoch, -math.inf if math.isnan(value) else value
             self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}

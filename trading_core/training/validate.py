@@ -12,7 +12,7 @@ import torch
 from trading_core.calibration.platt import Platt
 from trading_core.calibration.quantiles import p_up_from_quantiles
 from trading_core.dataset.windows import WindowSet
-from trading_core.metrics.forecasts import ForecastSkill, rank_ic_per_date, summary
+from trading_core.metrics.forecasts import MIN_PAIRS, ForecastSkill, rank_ic_per_date, summary
 from trading_core.schema import Float32Array, FloatArray
 from trading_core.training.loss import objective
 
@@ -60,6 +60,11 @@ def validation_rank_ic(quantiles: Float32Array, windows: WindowSet, levels: Sequ
     per_horizon = [rank_ic_per_date(score[:, h], labels[:, h], windows.columns).included for h in range(score.shape[1])]
     means = [float(values.mean()) for values in per_horizon if len(values)]
     return sum(means) / len(means) if means else math.nan
+
+
+def ranks_are_defined(windows: WindowSet) -> bool:
+    """Whether any session has enough symbols for a rank IC; a market of one symbol has none."""
+    return bool((np.unique(windows.columns, return_counts=True)[1] >= MIN_PAIRS).any())
 
 
 def judge(quantiles: Float32Array, windows: WindowSet, levels: Sequence[float]) -> Validation:
