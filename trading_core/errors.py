@@ -58,10 +58,14 @@ class UnknownNameError(ConfigError):
     kind: str
     name: str
     allowed: Sequence[str]
+    listed_by: str = ""  # the command that prints all, where they are many
 
     def __str__(self) -> str:
-        close = get_close_matches(self.name, list(self.allowed), n=1)
+        close = get_close_matches(self.name, list(self.allowed), n=5, cutoff=0.5)
         hint = f" Did you mean '{close[0]}'?" if close else ""
+        if self.listed_by:
+            others = f" Close to it: {', '.join(close)}." if len(close) > 1 else ""
+            return f"Unknown {self.kind} '{self.name}'.{hint}{others} `{self.listed_by}` prints all {len(self.allowed)} allowed."
         return f"Unknown {self.kind} '{self.name}'.{hint} Allowed: {_some(sorted(self.allowed), 60)}."
 
 

@@ -355,6 +355,20 @@ def test_wrong_type() -> None:
         build(bars, ["ret_1"], MONDAY, MONDAY)
 
 
+@pytest.mark.parametrize("key", ["symbol", "ts", "session"])
+def test_a_bar_that_does_not_say_whose_or_when(key: str) -> None:
+    """Null keys would pass for a symbol of their own, which changes the lags of the rows around them, or vanish."""
+    bars = bars_of(close=[1.0, 2.0, 3.0])
+    holed = bars.with_columns(pl.when(pl.int_range(pl.len()) == 1).then(None).otherwise(pl.col(key)).alias(key))
+    with pytest.raises(WrongTypeError, match=f"column '{key}' is null in 1 of 3 rows, expected a value in every row"):
+        build(holed, ["ret_1"], MONDAY, MONDAY + timedelta(days=3))
+
+
+def test_a_bar_ends_at_a_time_and_not_on_a_day() -> None:
+    with pytest.raises(WrongTypeError, match="column 'ts' is Date, expected Datetime"):
+        build(bars_of(close=[1.0]).with_columns(pl.col("ts").dt.date()), ["ret_1"], MONDAY, MONDAY)
+
+
 def test_duplicate_bars() -> None:
     bars = bars_of(close=[1.0, 2.0])
     with pytest.raises(DuplicateKeysError, match="holds 1 duplicated keys"):

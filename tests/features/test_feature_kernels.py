@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
+import pkgutil
 from collections.abc import Callable
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
+from numba.core.dispatcher import Dispatcher
 from scipy import stats
 
+from trading_core import features
 from trading_core.features import kernels
 from trading_core.schema import FloatArray
 
 X = 50.0 * np.exp(np.cumsum(np.random.default_rng(5).normal(0.0, 0.03, (3, 400)), axis=1))
+MODULES = [importlib.import_module(m.name) for m in pkgutil.walk_packages(features.__path__, "trading_core.features.")]
+COMPILED = [m for m in MODULES if any(isinstance(x, Dispatcher) for x in vars(m).values())]
 WINDOWS = [1, 2, 3, 5, 7, 20, 63, 64, 100]
 
 
@@ -247,6 +256,22 @@ def test_no_kernel_is_left_out() -> None:
     no_kernel = {"TRUNCATED_WEIGHT", "Comoments", "Section", "compiled", "ewm_window", "zscore_across", *across}
     elsewhere = {"prequential_garch", "rolling_comoments", "rolling_joint", "rolling_trend", "rolling_skew_kurtosis"}
     assert set(kernels.__all__) - no_kernel - elsewhere <= set(KERNELS)
+
+
+def _imported_names(module: ModuleType) -> set[str]:
+    """Names that a module has from other files of this program."""
+    tree = ast.parse(inspect.getsource(module))
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {a.asname or a.name for node in froms if (node.module or "").startswith("trading_core") for a in node.names}
+
+
+@pytest.mark.parametrize("module", COMPILED, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_machine_code_is_of_one_file(module: ModuleType) -> None:
+    """Numba keeps it until that file changes: what it had from another file would outlive a change of that."""
+    elsewhere = _imported_names(module)
+    for name, kernel in vars(module).items():
+        if isinstance(kernel, Dispatcher) and kernel.py_func.__module__ == module.__name__:
+            assert elsewhere.isdisjoint(kernel.py_func.__code__.co_names), f"{module.__name__}.{name}"
 
 
 def test_quantiles_forget_the_sign_of_a_zero() -> None:

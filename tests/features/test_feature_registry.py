@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from trading_core.errors import InvalidConfigError, MissingColumnsError, UnknownNameError
-from trading_core.features import registry
+from trading_core.features import market_inputs, registry
 from trading_core.features.build import build, warm_up
 from trading_core.features.kernels import averages, change, compiled, ewm_window, rank_across
 from trading_core.features.registry import FEATURES, BarBlock, feature, get, shared
@@ -96,6 +96,28 @@ def test_fingerprint_reaches_kernels_and_constants(monkeypatch: pytest.MonkeyPat
     assert changed != before
     assert get("ret_1").fingerprint == untouched
     assert get("rsi_14").fingerprint == before
+
+
+def _changed(names: tuple[str, ...], before: dict[str, str]) -> set[str]:
+    registry._code_of.cache_clear()
+    return {name for name in names if get(name).fingerprint != before[name]}
+
+
+def test_fingerprint_reaches_what_derived_inputs_are_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A beta to a market that is made otherwise is another formula, though its own code is the same."""
+    names = ("beta_63", "market_vol_20", "hour_sin", "before_holiday", "sector_rel_ret_5", "ret_1", "dow")
+    before = {name: get(name).fingerprint for name in names}
+    with monkeypatch.context() as patch:
+        patch.setattr(market_inputs, "_adjacent_returns", change)
+        assert _changed(names, before) == {"beta_63", "market_vol_20"}
+    with monkeypatch.context() as patch:
+        patch.setitem(registry._MADE_BY, "local_minute", change)
+        assert _changed(names, before) == {"hour_sin"}
+    assert _changed(names, before) == set()
+
+
+def test_every_derived_input_but_the_sector_is_part_of_the_formula() -> None:
+    assert set(registry._MADE_BY) == {*registry.MARKET_INPUTS, *registry.CALENDAR_INPUTS}
 
 
 @compiled

@@ -288,7 +288,11 @@ def test_unknown_names_are_answered_with_the_known_ones(ws: Workspace, refused: 
 @pytest.mark.parametrize(
     ("change", "error", "fragments"),
     [
-        ({"features": ["log_ret", "rsi_15"]}, "", ["Unknown feature 'rsi_15'", "Did you mean 'rsi_14'", "log_ret"]),
+        (
+            {"features": ["log_ret", "rsi_15"]},
+            "",
+            ["Unknown feature 'rsi_15'", "Did you mean 'rsi_14'", "`trading features list` prints all"],
+        ),
         ({"model": "lstn"}, "", ["Unknown model 'lstn'", "Did you mean 'lstm'", "tft"]),
         ({"architecture": {"rigde": 1.0}}, "InvalidConfigError", ["rigde: unknown key; allowed: .*ridge"]),
         ({"horizons": [0]}, "InvalidConfigError", ["horizons.0", "greater than or equal to 1", "given: 0"]),

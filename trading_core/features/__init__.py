@@ -1,6 +1,6 @@
 """Adjusted bars -> scale-free features: one small function per feature, a registry, the build.
 
-Importing the package registers every family; a new family is one more line here.
+Importing the package registers every family, and what makes the derived inputs; a new family is one more line here.
 """
 
 from trading_core.features import (  # noqa: F401
@@ -8,6 +8,7 @@ from trading_core.features import (  # noqa: F401
     calendar_sessions,
     cross_section,
     cross_section_market,
+    market_inputs,
     microstructure,
     momentum,
     momentum_bars,

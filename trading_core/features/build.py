@@ -99,10 +99,20 @@ def _checked(bars: pl.DataFrame, inputs: tuple[str, ...]) -> pl.DataFrame:
     for column in inputs:
         if not bars.schema[column].is_numeric():
             raise WrongTypeError("Bars", column, str(bars.schema[column]), "a number")
-    if bars.schema[SESSION] != pl.Date:
-        raise WrongTypeError("Bars", SESSION, str(bars.schema[SESSION]), "Date")
+    _check_keys(bars)
     sector = [pl.col(SECTOR).cast(pl.String).fill_null("")] if SECTOR in bars.columns else []
     return bars.select(*_KEYS, *(pl.col(column).cast(pl.Float64).fill_null(np.nan) for column in inputs), *sector)
+
+
+def _check_keys(bars: pl.DataFrame) -> None:
+    """Every row says whose it is and when: a null would be taken for a symbol of its own, or out of the range."""
+    if not isinstance(bars.schema[TS], pl.Datetime):
+        raise WrongTypeError("Bars", TS, str(bars.schema[TS]), "Datetime")
+    if bars.schema[SESSION] != pl.Date:
+        raise WrongTypeError("Bars", SESSION, str(bars.schema[SESSION]), "Date")
+    for key in _KEYS:
+        if nulls := bars[key].null_count():
+            raise WrongTypeError("Bars", key, f"null in {nulls} of {len(bars)} rows", "a value in every row")
 
 
 def _sorted(rows: pl.DataFrame) -> pl.DataFrame:

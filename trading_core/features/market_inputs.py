@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from trading_core.features.kernels import Section, compiled, mean_across, std_across
-from trading_core.features.registry import CALENDAR_INPUTS, MARKET_INPUTS, SECTOR
+from trading_core.features.registry import CALENDAR_INPUTS, MARKET_INPUTS, SECTOR, makes
 from trading_core.schema import SESSION, TS, DateArray, FloatArray, IntArray
 from trading_core.sessions import Sessions
 
@@ -44,6 +44,7 @@ class MarketBars:
         return {name: np.take(x, self.row) for name, x in self.series.items() if name in inputs}
 
 
+@makes(MARKET_INPUTS)
 def _market_series(close: FloatArray, row: IntArray, starts: IntArray, size: int) -> dict[str, FloatArray]:
     """MARKET_INPUTS. A return counts only over adjacent bars of the market: it then needs no older bar than the last."""
     returns = _adjacent_returns(close, row, starts)
@@ -71,6 +72,7 @@ def _adjacent_returns(close: FloatArray, row: IntArray, starts: IntArray) -> Flo
     return out
 
 
+@makes(CALENDAR_INPUTS)
 def _calendar_series(stamps: pl.DataFrame, sessions: Sessions) -> dict[str, FloatArray]:
     """CALENDAR_INPUTS. Days to and since sessions are NaN on a day that is no session of the exchange."""
     local = stamps[TS].dt.convert_time_zone(sessions.timezone)

@@ -34,11 +34,11 @@ import functools
 import hashlib
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from trading_core.errors import InvalidConfigError, MissingColumnsError, UnknownNameError
 from trading_core.features.kernels import Section
@@ -105,6 +105,7 @@ class BarBlock:
 
 Compute: TypeAlias = Callable[[BarBlock], FloatArray]
 Across: TypeAlias = Callable[[FloatArray, Section], FloatArray]
+SeriesT = TypeVar("SeriesT", bound=Callable[..., dict[str, FloatArray]])
 
 
 def shared(function: Compute) -> Compute:
@@ -146,13 +147,28 @@ class Feature:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over the formula: name, inputs, lookback and the code that runs, comments left out."""
+        """16 hex digits over the formula: name, inputs, lookback and the code that runs, comments left out.
+
+        That of its derived inputs counts too: what else the market's return were made of, another beta would follow.
+        """
         parts = [self.name, repr(self.inputs), repr(self.lookback), self.on, _code_of(self.compute)]
         parts.append(_code_of(self.across) if self.across else "")
+        parts += [_code_of(_MADE_BY[name]) for name in self.inputs if name in _MADE_BY]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 FEATURES: dict[str, Feature] = {}
+_MADE_BY: dict[str, Callable[..., dict[str, FloatArray]]] = {}  # derived inputs, and the function that computes each
+
+
+def makes(names: Iterable[str]) -> Callable[[SeriesT], SeriesT]:
+    """Marks the function below it as what computes these derived inputs: it becomes part of the formulas that read them."""
+
+    def register(function: SeriesT) -> SeriesT:
+        _MADE_BY.update(dict.fromkeys(names, function))
+        return function
+
+    return register
 
 
 def feature(
@@ -188,7 +204,7 @@ def feature(
 def get(name: str) -> Feature:
     """The feature of that name; `UnknownNameError` with the allowed ones."""
     if name not in FEATURES:
-        raise UnknownNameError("feature", name, sorted(FEATURES))
+        raise UnknownNameError("feature", name, sorted(FEATURES), "trading features list")
     return FEATURES[name]
 
 

@@ -22,10 +22,15 @@ from trading_core.features.kernels.across import (
     zscore_across,
 )
 from trading_core.features.kernels.adaptive import adaptive_mean
-from trading_core.features.kernels.averages import TRUNCATED_WEIGHT, ewm_mean, ewm_window
+from trading_core.features.kernels.averages import (
+    TRUNCATED_WEIGHT,
+    ewm_mean,
+    ewm_window,
+    garch_variance,
+    prequential_garch,
+)
 from trading_core.features.kernels.compiled import compiled
 from trading_core.features.kernels.entropy import rolling_entropy
-from trading_core.features.kernels.garch import garch_variance, prequential_garch
 from trading_core.features.kernels.joint import lowest_tail_sum, rolling_joint
 from trading_core.features.kernels.lags import change, diff, exp, log, normal_cdf, ratio, shift
 from trading_core.features.kernels.moments import (

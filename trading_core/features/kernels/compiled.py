@@ -15,5 +15,7 @@ def compiled(function: KernelT) -> KernelT:
 
     No fast math and one thread: the order of operations, and so every bit, is that of the source. The lock of Python is
     given up, so that blocks of symbols can be computed side by side.
+    What is kept is made anew when the function's own file changes, and only then: a compiled function calls compiled ones
+    of its own file only, or the old machine code of the others would live on in it (numba's manual, "Caching limitations").
     """
     return cast(KernelT, njit(nogil=True, cache=True, error_model="numpy")(function))
