@@ -1,7 +1,7 @@
 # One image for Airflow's services, the workers, MLflow and the training pods.
 FROM python:3.11-slim-bookworm
 
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 AIRFLOW_HOME=/opt/airflow
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 AIRFLOW_HOME=/opt/airflow NUMBA_CACHE_DIR=/opt/numba
 WORKDIR /opt/trading
 
 # The dependencies first: this layer is rebuilt only when the lock changes.
@@ -18,8 +18,11 @@ RUN pip install --no-cache-dir --no-deps -e .
 
 # Named volumes take their owner from these folders, so the user can write to them.
 RUN useradd --uid 50000 --create-home trading \
-    && mkdir -p var /opt/airflow/logs /opt/airflow/auth /opt/mlflow/data \
-    && chown -R trading: var /opt/airflow /opt/mlflow
+    && mkdir -p var /opt/airflow/logs /opt/airflow/auth /opt/mlflow/data /opt/numba \
+    && chown -R trading: var /opt/airflow /opt/mlflow /opt/numba
 USER trading
+
+# The features' machine code; a worker whose processor differs compiles its own.
+RUN python -m trading_core.features.compile
 
 CMD ["trading", "--help"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -64,6 +65,7 @@ def _run(home: Installation, market: config.MarketConfig, model: str, strategy: 
     ours = not supervisor.running(home)
     if not ours:
         _require_calendar(market, supervisor.scheduled_market(home), home.settings)
+    compiling = _compile_features()
     try:
         if ours:
             with progress.step("Airflow: database and services"):
@@ -74,6 +76,7 @@ def _run(home: Installation, market: config.MarketConfig, model: str, strategy: 
             job.prepare_airflow(fresh=ours)
         outcome = job.run()
     finally:
+        compiling.terminate()
         if ours:
             supervisor.stop(home)
     show_outcome(console, outcome, home)
@@ -166,6 +169,12 @@ def _require_calendar(market: config.MarketConfig, scheduled: str, settings: con
             f"The services run for market '{scheduled}' on calendar {kept}; '{market.id}' trades on {market.calendar}. "
             "Stop them first: make down."
         )
+
+
+def _compile_features() -> subprocess.Popen[bytes]:
+    """Compiles the features' kernels while the services start: the mapped tasks that need them begin at the same time."""
+    command = [sys.executable, "-m", "trading_core.features.compile"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _split(symbols: str) -> Sequence[str]:

@@ -116,6 +116,25 @@ def test_ranges_without_sense_are_refused() -> None:
         Sessions("XNYS", horizon_year=2026).next(date(2026, 12, 31))
 
 
+def test_new_year_of_the_earliest_year_is_a_holiday_like_any_other() -> None:
+    assert NYSE.is_session(date(1990, 1, 1)) is False
+    assert NYSE.between(date(1990, 1, 1), date(1990, 1, 3)) == [date(1990, 1, 2), date(1990, 1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("calendar", "session", "before"),
+    [("XTKS", date(2024, 1, 4), date(1996, 12, 2)), ("XBOM", date(2024, 1, 1), date(1996, 12, 2))],
+)
+def test_a_calendar_that_knows_fewer_years_has_no_session_in_the_others(
+    calendar: str, session: date, before: date
+) -> None:
+    sessions = Sessions(calendar)
+    assert sessions.is_session(session)
+    assert sessions.is_session(before) is False
+    assert sessions.between(date(1990, 1, 1), before) == []
+    assert sessions.between(date(1990, 1, 1), date(2024, 1, 31))[0].year == 1997
+
+
 def test_an_unknown_calendar_is_refused_when_asked() -> None:
     with pytest.raises(UnknownNameError, match="calendar 'NYSEE'"):
         Sessions("NYSEE").is_session(WEDNESDAY)

@@ -30,14 +30,23 @@ def _load(name: str, end: date) -> ExchangeCalendar:
     names = exchange_calendars.get_calendar_names()
     if name not in names:
         raise UnknownNameError("calendar", name, names)
-    return exchange_calendars.get_calendar(name, start=EARLIEST.isoformat(), end=end.isoformat())
+    try:
+        return exchange_calendars.get_calendar(name, start=EARLIEST.isoformat(), end=end.isoformat())
+    except ValueError:
+        # Tokyo's and Bombay's holidays are known from 1997 on, Shanghai's to the end of the next year.
+        usual = exchange_calendars.get_calendar(name)
+        first, last = usual.bound_min(), usual.bound_max()
+        start = EARLIEST if first is None else max(EARLIEST, first.date())
+        until = end if last is None else min(end, last.date())
+        return exchange_calendars.get_calendar(name, start=start.isoformat(), end=until.isoformat())
 
 
 class Sessions:
     """The sessions of one calendar, e.g. `Sessions("XNYS")`.
 
     `horizon_year`: the last year whose sessions can be asked for. Dates outside 1990 .. that year raise
-    `InvalidDateRangeError`. Constructing does no I/O; the calendar is built on first use and cached.
+    `InvalidDateRangeError`; within, a year that the calendar does not know holds no session. Constructing does no I/O;
+    the calendar is built on first use and cached.
     """
 
     def __init__(self, calendar: str, horizon_year: int = 2035) -> None:
@@ -69,7 +78,8 @@ class Sessions:
 
     def is_session(self, day: date) -> bool:
         self._check(day)
-        return bool(self._cal.is_session(day.isoformat()))
+        known = self._cal.first_session.date() <= day <= self._cal.last_session.date()
+        return known and bool(self._cal.is_session(day.isoformat()))
 
     def require(self, day: date) -> date:
         """`day` itself; `NotASessionError` if it is no session."""
@@ -83,7 +93,11 @@ class Sessions:
             raise InvalidDateRangeError(start, end, "the start lies after the end")
         self._check(start)
         self._check(end)
-        return [stamp.date() for stamp in self._cal.sessions_in_range(start.isoformat(), end.isoformat())]
+        # A calendar may know fewer years, and its first session is seldom the first of January.
+        first, last = max(start, self._cal.first_session.date()), min(end, self._cal.last_session.date())
+        if first > last:
+            return []
+        return [stamp.date() for stamp in self._cal.sessions_in_range(first.isoformat(), last.isoformat())]
 
     def next(self, session: date) -> date:
         """The session after `session`, which need not be a session itself."""

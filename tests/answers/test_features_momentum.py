@@ -71,6 +71,17 @@ def test_equal_to_talib_on_real_bars_with_leaps(panel_path: Path) -> None:
         _check(bars, 1e-6)
 
 
+def test_shares_of_averages_stay_close_after_leaps(panel_path: Path) -> None:
+    """What a window leaves out of both sides of a share shows ten times more in it: to a relative 1e-6 all the same."""
+    names = ("rsi_2", "rsi_7", "rsi_14", "rsi_28")
+    for _, bars in real_bars(panel_path, WILD).group_by("symbol", maintain_order=True):
+        answers, values = _answers(bars), built(bars, list(names))
+        for name in names:
+            np.testing.assert_allclose(
+                values[name][SETTLED:], answers[name][SETTLED:], rtol=1e-6, atol=5e-6, err_msg=name
+            )
+
+
 def test_what_needs_no_seed_agrees_with_talib_from_its_first_row() -> None:
     bars = walk(33, rows=300)
     answers = {name: x for name, x in _answers(bars).items() if not name.startswith(RECURSIVE)}

@@ -179,7 +179,8 @@ def _with_warm_up(bars: pl.DataFrame, spare: int, start: date, end: date, *, who
     whole_sessions: also the other symbols' rows from the earliest of those on, as the build asks for the market's sake.
     """
     before = bars.filter(pl.col("session") < start)
-    tail = before.sort("ts").group_by("symbol").tail(spare)
+    # For 0 rows, polars' tail of a group is a row of nulls.
+    tail = before.sort("ts").group_by("symbol").tail(spare) if spare else before.clear()
     if whole_sessions and len(tail):
         tail = before.filter(pl.col("ts") >= tail["ts"].min())
     return pl.concat([tail, bars.filter(pl.col("session").is_between(start, end))])

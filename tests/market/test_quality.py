@@ -13,7 +13,7 @@ import pytest
 
 from trading_core.market.parquet import ParquetOptions, build_parquet
 from trading_core.market.quality import CHECKS, JUMP_CHECKS, QUARANTINE_SCHEMA, QualityReport, check_bars
-from trading_core.market.source import BAR_SCHEMA, empty_actions
+from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA, empty_actions
 from trading_core.schema import PriceBasis
 from trading_core.sessions import Sessions
 
@@ -134,6 +134,24 @@ def test_a_lost_universe_is_reported_once_per_session() -> None:
     assert [f for f in found(judged(rows)) if f[0] == "universe_loss"] == [("universe_loss", "warn", None, DAYS[2])]
     rows = [bar(f"S{i:02d}", day) for i in range(10) for day in DAYS if day != DAYS[4]]
     assert [f for f in found(judged(rows)) if f[0] == "universe_loss"] == [("universe_loss", "warn", None, DAYS[4])]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "warned"),
+    [
+        ("split", 0.0, True),
+        ("split", float("nan"), True),
+        ("split", 2.0, False),
+        ("dividend", -0.5, True),
+        ("dividend", 12.0, True),  # the close before is 10.05
+        ("dividend", 0.1, False),
+    ],
+)
+def test_an_event_that_nothing_can_be_adjusted_by_is_reported(kind: str, value: float, warned: bool) -> None:
+    event = pl.DataFrame([("AAA", DAYS[2], kind, value, DAYS[1])], schema=ACTION_SCHEMA, orient="row")
+    report = judged(clean_rows(), event)
+    expected = [("event_value", "warn", "AAA", DAYS[2])] if warned else []
+    assert [row for row in found(report) if row[0] == "event_value"] == expected
 
 
 def test_no_bars_give_an_empty_report() -> None:

@@ -114,6 +114,19 @@ def test_a_distribution_without_its_event_waits_and_with_it_is_none() -> None:
     assert judged(spoiled, event("S05", "dividend", 0.43 * before)) == []
 
 
+@pytest.mark.parametrize(("kind", "share"), [("dividend", 0.25), ("split", None)])
+def test_an_event_that_the_price_does_not_show_waits(kind: str, share: float | None) -> None:
+    """A dividend in cents, a split of another symbol: prices adjusted by it would have a return that nobody had."""
+    bars = market()
+    before = bars.filter(rows_of("S05", AT - 1, AT - 1))["close"][0]
+    wrong = event("S05", kind, 2.0 if share is None else share * before)
+    assert judged(bars, wrong) == [("S05", DAYS[AT], "unmatched_event", "waiting", None)]
+    assert judged(bars, event("S05", "dividend", 0.01 * before)) == []
+    # A jump of its own beside a small dividend is no matter of the dividend.
+    risen = judged(scaled(bars, rows_of("S05", AT), 1.3), event("S05", "dividend", 0.01 * before))
+    assert risen == [("S05", DAYS[AT], "unexplained_jump", "cleared", DAYS[AT + 1])]
+
+
 def test_news_trades() -> None:
     bars = market()
     for factor in (0.6, 0.75, 1.3, 1.6):

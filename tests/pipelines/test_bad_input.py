@@ -149,6 +149,11 @@ BAD_PANELS: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str, list[st
         "WrongTypeError",
         ["'date'", "no ISO date", "Nothing was stored"],
     ),
+    "years that the calendar does not know": (
+        lambda f: pl.concat([f, f.head(1).with_columns(pl.lit(date(1985, 1, 2)).alias("date"))]),
+        "InvalidDateRangeError",
+        ["begins before the sessions that are known of XNYS", "drop its rows before 1990-01-02"],
+    ),
     "too short a history": (
         lambda f: f.filter(pl.col("date") < date(2022, 6, 1)),
         "TooShortHistoryError",

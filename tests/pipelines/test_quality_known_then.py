@@ -18,6 +18,7 @@ from trading_core.pipelines.workspace import Workspace
 from trading_core.sessions import Sessions
 
 NOW = datetime(2024, 12, 31, 22, 0, tzinfo=UTC)
+ANSWERED = date(2025, 1, 2)  # the first close after NOW
 SESSIONS = Sessions("XNYS")
 DAYS = SESSIONS.between(date(2024, 1, 2), date(2024, 7, 15))
 SYMBOLS = [f"S{number:02d}" for number in range(22)]
@@ -212,14 +213,15 @@ def refreshed(ws: Workspace, at: int, run_id: str) -> None:
 
 def test_a_split_that_a_person_states_becomes_an_event(answered: Workspace, tmp_path: Path) -> None:
     made = quality.resolve(answered, HALVED, DAYS[SPLIT], answer="split", ratio=2.0, now=NOW)
-    assert made.known_at == date(2024, 12, 31)
+    assert made.known_at == ANSWERED  # nobody knew it at the close of 12-31, an hour before
     # Any backfill that fetches acts on it, here one of another session.
     refreshed(answered, LAST, "again")
     events = contents(answered, "corporate_actions").select("symbol", "session", "kind", "value", "known_at").rows()
-    assert events == [(HALVED, DAYS[SPLIT], "split", 2.0, date(2024, 12, 31))]
+    assert events == [(HALVED, DAYS[SPLIT], "split", 2.0, ANSWERED)]
     assert there(all_contents(answered), "bars", HALVED, SPLIT)
     assert quality.suspected_actions(answered, {}, DAYS[-1]).rows() == [(HALVED, DAYS[SPLIT])]  # as it was known then
-    assert quality.suspected_actions(answered, {}, date(2024, 12, 31)).is_empty()
+    assert quality.suspected_actions(answered, {}, date(2024, 12, 31)).rows() == [(HALVED, DAYS[SPLIT])]
+    assert quality.suspected_actions(answered, {}, ANSWERED).is_empty()
     returns = contents(answered, "features_returns").filter(
         pl.col("symbol") == HALVED, pl.col("session") > DAYS[SPLIT - 3]
     )
@@ -239,7 +241,7 @@ def test_genuine_releases_and_bad_keeps(answered: Workspace) -> None:
     assert there(tables, "bars", HALVED, SPLIT)
     assert not there(tables, "bars", RISEN, RISE)
     found = {row[0]: row[3:] for row in records(tables)}
-    assert found[HALVED] == ("cleared", DAYS[SPLIT], DAYS[UNITS], date(2024, 12, 31))
+    assert found[HALVED] == ("cleared", DAYS[SPLIT], DAYS[UNITS], ANSWERED)
     assert found[RISEN][0] == "bad"
     assert found[RISEN][-1] is None
     # Another answer replaces the first.
@@ -248,11 +250,32 @@ def test_genuine_releases_and_bad_keeps(answered: Workspace) -> None:
     assert there(all_contents(answered), "bars", RISEN, RISE)
 
 
+def test_an_answer_that_is_taken_back_takes_its_event_along(answered: Workspace) -> None:
+    """A wrong ratio, or a split that was none, must not go on adjusting prices; nobody has to know which day to refresh."""
+
+    def events() -> list[tuple[object, ...]]:
+        return contents(answered, "corporate_actions").select("symbol", "session", "kind", "value").rows()
+
+    plain = contents(answered, "features_returns")
+    quality.resolve(answered, HALVED, DAYS[SPLIT], answer="split", ratio=3.0, now=NOW)
+    refreshed(answered, LAST, "wrong")
+    assert events() == [(HALVED, DAYS[SPLIT], "split", 3.0)]
+    quality.resolve(answered, HALVED, DAYS[SPLIT], answer="split", ratio=2.0, now=NOW)
+    refreshed(answered, LAST, "right")
+    assert events() == [(HALVED, DAYS[SPLIT], "split", 2.0)]
+    quality.resolve(answered, HALVED, DAYS[SPLIT], answer="bad", now=NOW)
+    refreshed(answered, LAST, "bad")
+    assert events() == []
+    assert not there(all_contents(answered), "bars", HALVED, SPLIT)
+    assert contents(answered, "features_returns").equals(plain)
+
+
 def test_answers_that_make_no_sense_are_refused(at_once: Workspace) -> None:
     ask = [
         ({"answer": "perhaps"}, "--as perhaps: allowed: genuine, bad, split"),
         ({"answer": "split"}, "needs its event"),
         ({"answer": "split", "ratio": -2.0}, "must be above 0"),
+        ({"answer": "split", "dividend": float("inf")}, "must be above 0"),
         ({"answer": "bad", "ratio": 2.0}, "takes no --ratio"),
     ]
     for values, text in ask:

@@ -13,8 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from trading_core.errors import DuplicateKeysError, InvalidDateRangeError, MissingColumnsError, WrongTypeError
-from trading_core.features.kernels import Section, compiled
+from trading_core.errors import (
+    DuplicateKeysError,
+    InvalidConfigError,
+    InvalidDateRangeError,
+    MissingColumnsError,
+    WrongTypeError,
+)
+from trading_core.features.kernels import Section, compiled, fixed
 from trading_core.features.market_inputs import MarketBars
 from trading_core.features.registry import FEATURES, SECTOR, BarBlock, Feature, get
 from trading_core.schema import SESSION, SYMBOL, TS, Float32Array, FloatArray, IntArray
@@ -85,10 +91,21 @@ def build(
     rows = _sorted(_checked(bars, inputs).filter(pl.col(SESSION) <= end))
     wanted = rows[SESSION] >= start
     table = _Table.of(features, rows, wanted.to_numpy(), warm_up(names), calendar)
-    with ThreadPoolExecutor(threads or min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
+    with ThreadPoolExecutor(_threads(threads)) as pool:
         columns = _compute(features, table, pool)
     keys = rows.select(_KEYS).filter(wanted)
     return keys.with_columns(pl.Series(f.name, columns[f.name], dtype=pl.Float32) for f in features)
+
+
+def _threads(asked: int | None) -> int:
+    """Errors: InvalidConfigError when fewer than one is asked for."""
+    if asked is None:
+        return min(
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _MAX_THREADS
+        )
+    if asked < 1:
+        raise InvalidConfigError("The feature build", [f"threads: {asked}; at least 1, or None for one per core"])
+    return asked
 
 
 def _checked(bars: pl.DataFrame, inputs: tuple[str, ...]) -> pl.DataFrame:
@@ -154,7 +171,8 @@ class _Table:
         count = np.minimum(length, wanted + spare)
         market = MarketBars.of(rows, starts, inputs, calendar)
         numbers = [name for name in rows.columns if name not in (*_KEYS, SECTOR)]
-        columns = {name: rows[name].to_numpy() for name in numbers} | market.by_row(inputs)
+        own = {name: rows[name].to_numpy() for name in numbers}
+        columns = {name: fixed(x) for name, x in (own | market.by_row(inputs)).items()}
         days = rows[SESSION].to_physical().to_numpy().astype(np.int64)
         first = starts + length - count
         return cls(columns, days, market, first, count, wanted, np.cumsum(wanted) - wanted, np.flatnonzero(asked))

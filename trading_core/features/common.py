@@ -9,6 +9,10 @@ from trading_core.features.registry import BarBlock, shared
 from trading_core.schema import FloatArray
 
 WILDER_14 = 13 / 14  # decay of Wilder's smoothing over 14
+# A leap of the price that leaves the window shows most in what is a share of such averages (RSI, ADX): with ten times less
+# left out than elsewhere they stay within 1e-6 of the endless ones also after the unadjusted distributions of real panels.
+WILDER_LEFT_OUT = 1e-8
+WILDER_ROWS = ewm_window(WILDER_14, WILDER_LEFT_OUT)
 
 
 def span(n: int) -> float:
@@ -19,6 +23,11 @@ def span(n: int) -> float:
 def ema_rows(*spans: int) -> int:
     """Bars before t that the exponential average of an average of ... of these spans depends on."""
     return sum(ewm_window(span(n)) - 1 for n in spans)
+
+
+def wilder_14(x: FloatArray) -> FloatArray:
+    """Wilder's average over 14, truncated to WILDER_ROWS bars."""
+    return ewm_mean(x, WILDER_14, 14, WILDER_LEFT_OUT)
 
 
 @shared
@@ -85,7 +94,7 @@ def true_range(bars: BarBlock) -> FloatArray:
 @shared
 def atr_currency_14(bars: BarBlock) -> FloatArray:
     """Wilder's average true range over 14, in the price's currency."""
-    return ewm_mean(true_range(bars), WILDER_14, 14)
+    return wilder_14(true_range(bars))
 
 
 @shared

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from trading_core.features.kernels import Section, compiled, mean_across, std_across
+from trading_core.features.kernels import Section, compiled, fixed, mean_across, std_across
 from trading_core.features.registry import CALENDAR_INPUTS, MARKET_INPUTS, SECTOR, makes
 from trading_core.schema import SESSION, TS, DateArray, FloatArray, IntArray
 from trading_core.sessions import Sessions
@@ -47,7 +47,7 @@ class MarketBars:
 @makes(MARKET_INPUTS)
 def _market_series(close: FloatArray, row: IntArray, starts: IntArray, size: int) -> dict[str, FloatArray]:
     """MARKET_INPUTS. A return counts only over adjacent bars of the market: it then needs no older bar than the last."""
-    returns = _adjacent_returns(close, row, starts)
+    returns = _adjacent_returns(fixed(close), row, starts)
     order = np.argsort(row, kind="stable")
     group, values = row[order], returns[order]
     section = Section(group, group)

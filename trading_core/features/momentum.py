@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trading_core.features.common import WILDER_14, ema_rows, span
+from trading_core.features.common import WILDER_14, WILDER_LEFT_OUT, WILDER_ROWS, ema_rows, span
 from trading_core.features.kernels import (
     TRUNCATED_WEIGHT,
     change,
@@ -74,7 +74,7 @@ def rsi_7(bars: BarBlock) -> FloatArray:
     return _rsi(bars, 7, 1e-9)
 
 
-@feature(family="momentum", inputs=("close",), lookback=ewm_window(WILDER_14), unit="0 .. 100")
+@feature(family="momentum", inputs=("close",), lookback=WILDER_ROWS, unit="0 .. 100")
 def rsi_14(bars: BarBlock) -> FloatArray:
     """Relative strength index over 14 sessions.
 
@@ -83,7 +83,7 @@ def rsi_14(bars: BarBlock) -> FloatArray:
     NaN: the first 14 rows.
     Reference: Wilder (1978); TA-Lib RSI(14), once that has forgotten its seed.
     """
-    return _rsi(bars, 14)
+    return _rsi(bars, 14, WILDER_LEFT_OUT)
 
 
 @feature(family="momentum", inputs=("close",), lookback=ewm_window(_wilder(28)), unit="0 .. 100")

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from trading_core.features.common import WILDER_14, atr_currency_14, bar_range, last_close, true_range
-from trading_core.features.kernels import ewm_window, ratio, rolling_mean, shift
+from trading_core.features.common import WILDER_ROWS, atr_currency_14, bar_range, last_close, true_range
+from trading_core.features.kernels import ratio, rolling_mean, shift
 from trading_core.features.registry import BarBlock, feature
 from trading_core.schema import FloatArray
-
-_WILDER_ROWS = ewm_window(WILDER_14)
 
 
 @feature(family="price_action", inputs=("open", "close"), lookback=1, unit="simple return")
@@ -51,7 +49,7 @@ def close_location(bars: BarBlock) -> FloatArray:
 @feature(
     family="price_action",
     inputs=("open", "high", "low", "close"),
-    lookback=_WILDER_ROWS + 1,
+    lookback=WILDER_ROWS + 1,
     unit="average true ranges",
 )
 def gap_atr(bars: BarBlock) -> FloatArray:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from trading_core.features.common import WILDER_14, atr_currency_14
+from trading_core.features.common import WILDER_ROWS, atr_currency_14, wilder_14
 from trading_core.features.kernels import (
     bars_since_max,
     bars_since_min,
     diff,
-    ewm_mean,
-    ewm_window,
     ratio,
     rolling_trend,
     shift,
@@ -18,14 +16,14 @@ from trading_core.features.kernels import (
 from trading_core.features.registry import BarBlock, feature, shared
 from trading_core.schema import FloatArray
 
-_WILDER_ROWS = ewm_window(WILDER_14) - 1
+_WILDER_ROWS = WILDER_ROWS - 1
 _SLOPE, _LINE, _R2 = 0, 1, 2  # the layers of _line_20 and _line_63
 
 
 def _directional_index(moves: FloatArray, against: FloatArray, bars: BarBlock) -> FloatArray:
     """Wilder's average of the moves that outdo those of the other side, in percent of the average true range."""
     alone = np.maximum(moves, 0.0) * (moves > against)
-    return ratio(100.0 * ewm_mean(alone, WILDER_14, 14), atr_currency_14(bars), undefined=0.0)
+    return ratio(100.0 * wilder_14(alone), atr_currency_14(bars), undefined=0.0)
 
 
 @shared
@@ -105,7 +103,7 @@ def adx_14(bars: BarBlock) -> FloatArray:
     Reference: as for plus_di_14; TA-Lib ADX(14), which smooths by Wilder's recursion, its seed forgotten.
     """
     plus, minus = _plus_di(bars), _minus_di(bars)
-    return ewm_mean(ratio(100.0 * np.abs(plus - minus), plus + minus, undefined=0.0), WILDER_14, 14)
+    return wilder_14(ratio(100.0 * np.abs(plus - minus), plus + minus, undefined=0.0))
 
 
 @feature(family="trend", inputs=("high",), lookback=25, unit="0 .. 100")

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from trading_core.features.common import (
-    WILDER_14,
+    WILDER_ROWS,
     atr_currency_14,
     intraday_log,
     log_close,
@@ -34,7 +34,6 @@ from trading_core.features.registry import BarBlock, feature, shared
 from trading_core.features.volatility import deviation_20
 from trading_core.schema import FloatArray
 
-_WILDER_ROWS = ewm_window(WILDER_14)
 _EMA_LEFT_OUT = 1e-9  # the distance to the average is small against the price
 _EMA_20_ROWS = ewm_window(span(20), _EMA_LEFT_OUT) - 1
 _PARKINSON = 4.0 * math.log(2.0)
@@ -86,7 +85,7 @@ def true_range_1(bars: BarBlock) -> FloatArray:
     return ratio(true_range(bars), bars.close)
 
 
-@feature(family="volatility", inputs=("high", "low", "close"), lookback=_WILDER_ROWS, unit="fraction of the close")
+@feature(family="volatility", inputs=("high", "low", "close"), lookback=WILDER_ROWS, unit="fraction of the close")
 def atr_14(bars: BarBlock) -> FloatArray:
     """Average true range over the close.
 
@@ -126,13 +125,13 @@ def bollinger_width_20(bars: BarBlock) -> FloatArray:
 @feature(
     family="volatility",
     inputs=("high", "low", "close"),
-    lookback=max(_EMA_20_ROWS, _WILDER_ROWS),
+    lookback=max(_EMA_20_ROWS, WILDER_ROWS),
     unit="half-widths of the channel",
 )
 def keltner_position_20(bars: BarBlock) -> FloatArray:
     """Where the close lies in its Keltner channel: -1 at the lower line, 0 in the middle, 1 at the upper line.
 
-    Formula: (close - EMA(close, 20)) / (2 ATR(14)), the averages truncated to 208 and 218 rows.
+    Formula: (close - EMA(close, 20)) / (2 ATR(14)), the averages truncated to 208 and 249 rows.
     NaN: the first 19 rows; where the price has not moved in any row of the ATR.
     Reference: Keltner (1960) as changed by Raschke (EMA and ATR); TA-Lib EMA(20) and ATR(14), once they have
         forgotten their seeds.
@@ -140,7 +139,7 @@ def keltner_position_20(bars: BarBlock) -> FloatArray:
     return ratio(bars.close - ewm_mean(bars.close, span(20), 20, _EMA_LEFT_OUT), 2.0 * atr_currency_14(bars))
 
 
-@feature(family="volatility", inputs=("high", "low", "close"), lookback=_WILDER_ROWS, unit="ratio of widths")
+@feature(family="volatility", inputs=("high", "low", "close"), lookback=WILDER_ROWS, unit="ratio of widths")
 def squeeze_20(bars: BarBlock) -> FloatArray:
     """Width of the Bollinger bands against that of the Keltner channel: below 1 the bands lie within, a squeeze.
 

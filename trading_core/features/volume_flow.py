@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trading_core.features.common import WILDER_14, atr_currency_14, returns, span, typical_price
+from trading_core.features.common import WILDER_ROWS, atr_currency_14, returns, span, typical_price
 from trading_core.features.kernels import (
     diff,
     ewm_mean,
@@ -22,7 +22,6 @@ from trading_core.features.registry import BarBlock, feature, shared
 from trading_core.features.volume import mean_volume_20
 from trading_core.schema import FloatArray
 
-_WILDER_ROWS = ewm_window(WILDER_14)
 _LEFT_OUT = 1e-9  # of averages of heavy-tailed series: far moves come with high volume
 _FORCE_ROWS = ewm_window(span(13), _LEFT_OUT)
 _CHAIKIN_ROWS = ewm_window(span(10), _LEFT_OUT) - 1
@@ -137,7 +136,7 @@ def force_index_13(bars: BarBlock) -> FloatArray:
     return ratio(net, ewm_mean(np.abs(force), span(13), 13, _LEFT_OUT), undefined=0.0)
 
 
-@feature(family="volume", inputs=("high", "low", "close", "volume"), lookback=_WILDER_ROWS, unit="squared ATRs")
+@feature(family="volume", inputs=("high", "low", "close", "volume"), lookback=WILDER_ROWS, unit="squared ATRs")
 def ease_of_movement_14(bars: BarBlock) -> FloatArray:
     """Ease of movement over 14 sessions: far on little volume.
 

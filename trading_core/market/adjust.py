@@ -15,8 +15,8 @@ Events of ex-date t multiply the factors from the first bar at or after t on. Wi
 
 Left out with care: events at or before a symbol's first bar (no earlier row to join with), dividends that are not
 smaller than c (the ratio would be negative or infinite), values that are not positive and finite (the quality check
-reports those), and delistings (they change holdings, not prices). Events that were not yet known are the caller's to
-filter by `known_at`.
+`event_value` reports both), and delistings (they change holdings, not prices). `known_at` is not looked at: an event that
+was learned of late adjusts all sessions from its ex-date on.
 """
 
 from __future__ import annotations

@@ -16,13 +16,19 @@ import yaml
 
 from trading_core import config
 from trading_core.config import MarketConfig, Settings
-from trading_core.errors import EmptyUniverseError, InvalidConfigError, MissingFileError, TooShortHistoryError
+from trading_core.errors import (
+    EmptyUniverseError,
+    InvalidConfigError,
+    InvalidDateRangeError,
+    MissingFileError,
+    TooShortHistoryError,
+)
 from trading_core.market.instruments import read_facts
 from trading_core.market.registry import source_entry
 from trading_core.market.source import Source
 from trading_core.market.yahoo import REACH_DAYS
 from trading_core.schema import DAILY
-from trading_core.sessions import Sessions
+from trading_core.sessions import EARLIEST, Sessions
 
 MIN_SESSIONS = 400  # below this a year of test, a validation part and the features' warm-up leave nothing to learn from
 MIN_TEST_SESSIONS = 20  # what a market's config asks for at least; matters to short intraday panels only
@@ -57,7 +63,8 @@ def add_panel(
 
     `symbol`: the name of the only symbol of a file without such a column.
     Errors: MissingFileError, UnreadableFileError, MissingColumnsError, WrongTypeError, DuplicateKeysError,
-    FutureDataError, EmptyUniverseError, TooShortHistoryError, InvalidConfigError, UnknownNameError (calendar).
+    FutureDataError, EmptyUniverseError, InvalidDateRangeError (rows of years that the calendar does not know),
+    TooShortHistoryError, InvalidConfigError, UnknownNameError (calendar).
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
@@ -101,10 +108,16 @@ def _panel_sessions(path: str, options: dict[str, object], trading: Trading, now
     """The sessions that a panel has bars of, ascending, after the file was checked in full."""
     source = _source("parquet", options, trading)
     source.instruments(now)  # reads the sectors too
-    bars = source.fetch(source.symbols(), date(1990, 1, 1), now.date(), now).bars
-    sessions: list[date] = bars["session"].unique().sort().to_list()
+    bars = source.fetch(source.symbols(), date(1000, 1, 1), now.date(), now).bars
+    known = Sessions(trading.calendar).between(EARLIEST, now.date())
+    days: list[date] = bars["session"].unique().sort().to_list()
+    sessions = sorted(set(days).intersection(known))
     if not sessions:
-        raise EmptyUniverseError(path, "no bar of it lies on a closed session")
+        raise EmptyUniverseError(path, f"no bar of it lies on a closed session of {trading.calendar}")
+    if days[0] < known[0]:
+        # Left out silently they would be missed years later, in a backtest that starts late.
+        reason = f"'{path}' begins before the sessions that are known of {trading.calendar}; drop its rows before {known[0]}"
+        raise InvalidDateRangeError(days[0], days[-1], reason)
     if trading.interval == DAILY and len(sessions) < MIN_SESSIONS:
         raise TooShortHistoryError(f"The panel '{path}'", len(sessions), MIN_SESSIONS)
     return sessions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -172,8 +173,8 @@ def resolve(
 ) -> AnswerRef:
     """Writes down what a person says of a quarantined jump: `genuine`, `bad`, or `split` with its event.
 
-    `ratio`: new shares per old; `dividend`: cash per new share, or the value of what was distributed. Another answer
-    replaces the one before. Errors: InvalidConfigError, NoDataError when no jump of the symbol was held that day.
+    `ratio`: new shares per old; `dividend`: cash per new share, or the value of what was distributed. It is known at the
+    next close: what was decided since the last one did not know it. Another answer replaces the one before. Errors: InvalidConfigError, NoDataError when no jump of the symbol was held that day.
     """
     problems = _answer_problems(answer, ratio, dividend)
     if problems:
@@ -184,7 +185,7 @@ def resolve(
             f"Market '{ws.market.id}' holds no jump of {symbol} on {session} in quarantine",
             "`trading quality --market` lists what waits for an answer.",
         )
-    known = ws.sessions.last_closed(now)
+    known = ws.sessions.next(ws.sessions.last_closed(now))
     made = AnswerRef(ws.market.id, symbol, session, answer, ratio, dividend, known)
     row = {
         SYMBOL: [symbol], SESSION: [session], "answer": [answer], "ratio": [ratio], "dividend": [dividend], KNOWN_AT: [known],
@@ -202,7 +203,7 @@ def _answer_problems(answer: str, ratio: float | None, dividend: float | None) -
     if answer not in ANSWERS:
         return [f"--as {answer}: allowed: {', '.join(ANSWERS)}"]
     stated = [value for value in (ratio, dividend) if value is not None]
-    problems = [f"{value:g}: a ratio or dividend must be above 0" for value in stated if not value > 0]
+    problems = [f"{value:g}: a ratio or dividend must be above 0" for value in stated if not 0 < value < math.inf]
     if answer == "split" and not stated:
         problems.append(
             "--as split needs its event: --ratio (new shares per old), --dividend (cash per share), or both"

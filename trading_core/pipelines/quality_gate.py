@@ -17,7 +17,7 @@ from trading_core.config import MarketConfig
 from trading_core.errors import CommitConflictError
 from trading_core.market import quality
 from trading_core.market.quality.gate import held_out, severities
-from trading_core.market.quality.jumps import ANSWER_SCHEMA, MAX_AGE
+from trading_core.market.quality.jumps import ANSWER_SCHEMA, MAX_AGE, person_said
 from trading_core.market.quality.rows import PRICES
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA
 from trading_core.pipelines import backfill_merge as merge
@@ -90,7 +90,7 @@ def settle(ws: Workspace, run_id: str, start: date, end: date) -> None:
     Sessions whose bars change are marked before they do. Errors: CommitConflictError when other runs keep changing them.
     """
     unheard = _unheard(ws)
-    _state_events(ws, run_id, unheard)
+    _state_events(ws, run_id)
     days = unheard[SESSION].unique().sort().to_list()
     for first, last in [*((day, day) for day in days), *_edges(start, end)]:
         for _ in range(SETTLE_ATTEMPTS):
@@ -110,23 +110,30 @@ def _unheard(ws: Workspace) -> pl.DataFrame:
         return answers
     span = Predicate(answers[SESSION].min(), answers[SESSION].max())  # type: ignore[arg-type]
     records = _all(ws, QUARANTINE, span).filter(pl.col("check").is_in(quality.JUMP_CHECKS))
-    is_bad, kept = pl.col("verdict") == quality.Verdict.BAD.value, pl.col("released_at").is_null()
-    waiting = pl.when(pl.col("answer") == "bad").then(is_bad.ne_missing(True)).otherwise(kept)
-    open_ones = records.join(answers.select(SYMBOL, SESSION, "answer"), on=[SYMBOL, SESSION]).filter(waiting)
+    said = answers.select(SYMBOL, SESSION, person_said().alias("said"))
+    open_ones = records.join(said, on=[SYMBOL, SESSION]).filter(~pl.col("reason").str.ends_with(pl.col("said")))
     return answers.join(open_ones, on=[SYMBOL, SESSION], how="semi")
 
 
-def _state_events(ws: Workspace, run_id: str, answers: pl.DataFrame) -> None:
-    """Stores the splits and dividends of answers, before the rows that they release."""
-    said = _answer_events(answers)
-    if said.is_empty():
+def _state_events(ws: Workspace, run_id: str) -> None:
+    """Stores the splits and dividends of answers, before the rows that they release; takes away what is said no more.
+
+    At a session that a person has answered, an event that was known only later is a person's: sources know theirs then.
+    """
+    answers = read_answers(ws)
+    if answers.is_empty():
         return
-    span = Predicate(said[SESSION].min(), said[SESSION].max())  # type: ignore[arg-type]
-    notes.mark_changed(ws, run_id, span.start)  # type: ignore[arg-type]
+    said, event = _answer_events(answers), [SYMBOL, SESSION, "kind"]
+    span = Predicate(answers[SESSION].min(), answers[SESSION].max())  # type: ignore[arg-type]
 
     def put(stored: pl.DataFrame) -> pl.DataFrame:
-        others = stored.join(said, on=[SYMBOL, SESSION, "kind"], how="anti")
-        return pl.concat([others, said.select(stored.columns)])
+        at_answers = stored.join(answers.select(SYMBOL, SESSION), on=[SYMBOL, SESSION], how="semi")
+        withdrawn = at_answers.filter(pl.col(KNOWN_AT) > pl.col(SESSION)).join(said, on=event, how="anti")
+        others = stored.join(pl.concat([said, withdrawn.select(said.columns)]), on=event, how="anti")
+        made = pl.concat([others, said.select(stored.columns)])
+        if first := merge.first_difference(stored, made):
+            notes.mark_changed(ws, run_id, first)
+        return made
 
     merge.rewrite(ws, CORPORATE_ACTIONS, span, put)
 

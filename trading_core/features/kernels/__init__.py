@@ -29,7 +29,7 @@ from trading_core.features.kernels.averages import (
     garch_variance,
     prequential_garch,
 )
-from trading_core.features.kernels.compiled import compiled
+from trading_core.features.kernels.compiled import compiled, fixed
 from trading_core.features.kernels.entropy import rolling_entropy
 from trading_core.features.kernels.joint import lowest_tail_sum, rolling_joint
 from trading_core.features.kernels.lags import change, diff, exp, log, normal_cdf, ratio, shift
@@ -75,6 +75,7 @@ __all__ = [
     "excess_across",
     "excess_in_sector",
     "exp",
+    "fixed",
     "garch_variance",
     "log",
     "lowest_tail_sum",

@@ -7,6 +7,8 @@ from typing import TypeVar, cast
 
 from numba import njit
 
+from trading_core.schema import FloatArray
+
 KernelT = TypeVar("KernelT", bound=Callable[..., object])
 
 
@@ -19,3 +21,13 @@ def compiled(function: KernelT) -> KernelT:
     of its own file only, or the old machine code of the others would live on in it (numba's manual, "Caching limitations").
     """
     return cast(KernelT, njit(nogil=True, cache=True, error_model="numpy")(function))
+
+
+def fixed(x: FloatArray) -> FloatArray:
+    """A view of `x` that cannot be written to.
+
+    A frame's column is one or is not, by its history in memory, and a kernel is compiled anew for the other kind.
+    """
+    view = x.view()
+    view.flags.writeable = False
+    return view

@@ -6,6 +6,7 @@ large, far outside the symbol's own volatility and on less volume than that is a
 The next bar says:
 
     the jump is undone                          a bad tick, held for ever
+    no jump but for the event of that day       an event that the price does not show; waits for a person
     100 or 1,000 times the level, and it stays  a mix-up of units; waits for a person
     a simple ratio at the open, and it stays    an unadjusted split; waits for a person or an event
     a fall that was there at the open           an unadjusted distribution (spin-off, special dividend); waits too
@@ -51,9 +52,9 @@ from trading_core.schema import (
 )
 
 UNEXPLAINED, SPIKE, UNITS = "unexplained_jump", "reverting_spike", "unit_mixup"
-SPLIT, DISTRIBUTION = "unadjusted_split", "missing_action"
-JUMP_CHECKS = (UNEXPLAINED, SPIKE, UNITS, SPLIT, DISTRIBUTION)
-WAITING_CHECKS = (UNITS, SPLIT, DISTRIBUTION)  # a level that stays: a label must not span it before it is answered
+SPLIT, DISTRIBUTION, EVENT = "unadjusted_split", "missing_action", "unmatched_event"
+JUMP_CHECKS = (UNEXPLAINED, SPIKE, UNITS, SPLIT, DISTRIBUTION, EVENT)
+WAITING_CHECKS = (UNITS, SPLIT, DISTRIBUTION, EVENT)  # a level that stays: a label must not span it before it is answered
 ANSWER_SCHEMA = {name: dtype for name, dtype in QUALITY_ANSWERS.columns.items() if name != MONTH}
 
 MAX_AGE = timedelta(days=92)  # calendar days, about 63 sessions: no row depends on one that is older
@@ -267,6 +268,9 @@ def _judged(rows: _Rows, at: int, jumps: FloatArray, sigma: float, volume: float
 def _level(rows: _Rows, at: int, jump: float, sigma: float, rules: QualityRules) -> tuple[str, str]:
     """What a jump that stays looks like, as the name of a check and in words."""
     plain = float(rows.change[at])
+    traded = float(np.log(rows.close[at] / rows.close[at - 1]))
+    if (rows.split[at] != 1.0 or rows.cash[at] > 0.0) and abs(traded - rows.market[at]) <= rules.jump:
+        return EVENT, "only the day's event makes it a jump: the price does not show the event, its value may be wrong"
     for step in UNIT_STEPS:
         if abs(abs(plain) - np.log(step)) <= UNIT_TOLERANCE:
             return UNITS, f"about {step:g} times {'higher' if plain > 0 else 'lower'}, and it stays: other units"
@@ -319,15 +323,23 @@ def _reason(s: _Suspect) -> str:
     )
 
 
+def person_said() -> pl.Expr:
+    """What the reason of a record ends with when a row of ANSWER_SCHEMA has been acted on."""
+    event = pl.concat_str(
+        pl.format(" (ratio {})", "ratio"), pl.format(" (dividend {})", "dividend"), ignore_nulls=True
+    )
+    return pl.format("a person said {}{}, known at {}", "answer", event, KNOWN_AT)
+
+
 def _answered(records: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
     """The records with what persons said: `bad` stays for ever, `genuine` and `split` release at the answer's session."""
-    said = answers.select(SYMBOL, SESSION, "answer", pl.col(KNOWN_AT).alias("answered"))
+    said = answers.select(SYMBOL, SESSION, "answer", pl.col(KNOWN_AT).alias("answered"), person_said().alias("said"))
     joined = records.join(said, on=[SYMBOL, SESSION], how="left", maintain_order="left")
     answer, spoken = pl.col("answer"), pl.col("answer").is_not_null()
     is_bad = answer == "bad"
     released = pl.when(is_bad).then(None).when(spoken).then(pl.min_horizontal("released_at", "answered"))
     verdict = pl.when(is_bad).then(pl.lit(Verdict.BAD.value)).when(spoken).then(pl.lit(Verdict.CLEARED.value))
-    note = pl.format("{}; a person said {} on {}", "reason", "answer", "answered")
+    note = pl.format("{}; {}", "reason", "said")
     return joined.with_columns(
         released.otherwise(pl.col("released_at")).alias("released_at"),
         verdict.otherwise(pl.col("verdict")).alias("verdict"),

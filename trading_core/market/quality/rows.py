@@ -73,7 +73,7 @@ def time_order(subject: Subject) -> pl.DataFrame:
 def not_a_session(subject: Subject) -> pl.DataFrame:
     """A bar on a day the exchange was closed (days after the last closed session are `future_bar`'s)."""
     known = subject.bars.filter(pl.col(SESSION) <= subject.last_closed)
-    return finding(known.join(subject.days, on=SESSION, how="anti"), pl.lit("the exchange was closed on this day"))
+    return finding(known.join(subject.days, on=SESSION, how="anti"), pl.lit("no session of the exchange's calendar on this day"))
 
 
 def missing_price(subject: Subject) -> pl.DataFrame:

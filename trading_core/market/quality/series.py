@@ -1,4 +1,4 @@
-"""Checks that look at a symbol's history: closes that do not move, dividends that stay away."""
+"""Checks that look at a symbol's history: closes that do not move, dividends that stay away, events that cannot be."""
 
 from __future__ import annotations
 
@@ -54,3 +54,22 @@ def missing_dividend(subject: Subject) -> pl.DataFrame:
     # Only when the wait ends inside what is judged: a day-by-day run reports it once.
     late = late.filter(pl.col(SESSION) - pl.col("due") < pl.duration(days=5)).sort(SYMBOL, SESSION)
     return finding(late, pl.format("no dividend since {}, usually every {} days", "paid", pl.col("usual").round(0)))
+
+
+def event_value(subject: Subject) -> pl.DataFrame:
+    """A split or dividend that is not above zero, or cash of at least the close before: prices are left as they are.
+
+    Cash on the day of a split is counted in new shares and is not compared.
+    """
+    value, kind = pl.col("value"), pl.col("kind")
+    asked = subject.actions.filter(kind.is_in([ActionKind.SPLIT.value, ActionKind.DIVIDEND.value]))
+    asked = asked.filter(pl.col(SESSION) >= subject.first, pl.col(SESSION) <= subject.last_closed).sort(SESSION)
+    asked = asked.join(subject.judged.select(SYMBOL, SESSION).unique(), on=[SYMBOL, SESSION], how="semi")
+    closes = subject.sane.select(SYMBOL, SESSION, "close").sort(SESSION)
+    known = asked.join_asof(
+        closes, on=SESSION, by=SYMBOL, strategy="backward", allow_exact_matches=False, check_sortedness=False
+    )
+    alone = (kind == ActionKind.DIVIDEND.value) & (pl.len().over(SYMBOL, SESSION) == 1)
+    impossible = ~value.is_finite() | (value <= 0) | (alone & (value >= pl.col("close")).fill_null(False))
+    before = pl.col("close").cast(pl.String).fill_null("unknown")
+    return finding(known.filter(impossible.fill_null(True)), pl.format("{} of {}, close before {}", "kind", value, before))
