@@ -21,6 +21,7 @@ def on_starting(component: object) -> None:
         import mlflow.store.model_registry.sqlalchemy_store
         import mlflow.store.tracking.sqlalchemy_store
         import mlflow.tracking  # noqa: F401
+        import numba  # noqa: F401
 
 
 class PreloadPlugin(AirflowPlugin):

@@ -69,7 +69,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "botocore": (f"{CORE}/storage", f"{CORE}/execution/store_dynamodb.py"),
     "yfinance": (f"{CORE}/market/yahoo.py",),
     "alpaca": (f"{CORE}/market/alpaca.py",),
-    "numba": (f"{CORE}/features/kernels",),
+    "numba": (f"{CORE}/features/kernels", "plugins/preload.py"),
     "plotly": (f"{CORE}/plots",),
     "matplotlib": (f"{CORE}/plots",),
     "fastapi": (f"{CORE}/serving", "plugins"),

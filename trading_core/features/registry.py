@@ -33,7 +33,7 @@ import ast
 import functools
 import hashlib
 import inspect
-import textwrap
+import linecache
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -223,7 +223,7 @@ def _reach(function: Callable[..., object], name: str, reached: dict[str, str]) 
     function = _plain(function)
     if name in reached or not isinstance(function, FunctionType):
         return
-    reached[name] = _tree(inspect.getsource(function))
+    reached[name] = _written(function.__code__)
     for used in sorted(set(_names(function.__code__))):
         value = _plain(function.__globals__.get(used))
         if isinstance(value, FunctionType) and value.__module__.startswith(_HOUSE):
@@ -247,13 +247,37 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
+@cache
+def _written(code: CodeType) -> str:
+    """The syntax tree of a function as text: no comments, docstring, decorators, layout."""
+    return ast.dump(_functions(code.co_filename)[code.co_firstlineno])
+
+
+@cache
+def _functions(path: str) -> dict[int, ast.FunctionDef]:
+    """The functions of a file by their first line, that of a decorator included: one parse for all formulas in it."""
+    tree = ast.parse("".join(linecache.getlines(path)))
+    first_line = {
+        min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]): node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    }
+    _strip(tree)
+    return first_line
+
+
 def _tree(source: str) -> str:
-    """The syntax tree as text: no comments, docstrings, decorators, layout."""
-    tree = ast.parse(textwrap.dedent(source))
+    """The syntax tree of a module as text, as bare as that of a function."""
+    tree = ast.parse(source)
+    _strip(tree)
+    return ast.dump(tree)
+
+
+def _strip(tree: ast.Module) -> None:
+    """Takes docstrings and decorators out of a tree."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
             if ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:]
             if isinstance(node, ast.FunctionDef):
                 node.decorator_list = []
-    return ast.dump(tree)
