@@ -133,6 +133,8 @@ def test_a_calendar_that_knows_fewer_years_has_no_session_in_the_others(
     assert sessions.is_session(before) is False
     assert sessions.between(date(1990, 1, 1), before) == []
     assert sessions.between(date(1990, 1, 1), date(2024, 1, 31))[0].year == 1997
+    with pytest.raises(InvalidDateRangeError, match=rf"calendar {calendar} is known from 1997-01-0\d to 20"):
+        sessions.next(before)
 
 
 def test_an_unknown_calendar_is_refused_when_asked() -> None:

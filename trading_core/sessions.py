@@ -101,13 +101,24 @@ class Sessions:
 
     def next(self, session: date) -> date:
         """The session after `session`, which need not be a session itself."""
-        self._check(session + timedelta(days=1))
-        return self._cal.date_to_session((session + timedelta(days=1)).isoformat(), direction="next").date()
+        day = self._known(session + timedelta(days=1))
+        return self._cal.date_to_session(day.isoformat(), direction="next").date()
 
     def previous(self, session: date) -> date:
         """The session before `session`, which need not be a session itself."""
-        self._check(session - timedelta(days=1))
-        return self._cal.date_to_session((session - timedelta(days=1)).isoformat(), direction="previous").date()
+        day = self._known(session - timedelta(days=1))
+        return self._cal.date_to_session(day.isoformat(), direction="previous").date()
+
+    def _known(self, day: date) -> date:
+        """`day` itself; InvalidDateRangeError when the calendar has no session at all on one side of it."""
+        self._check(day)
+        first, last = self._cal.first_session.date(), self._cal.last_session.date()
+        if not first <= day <= last:
+            reason = (
+                f"calendar {self.calendar} is known from {first} to {last} (newer exchange_calendars may know more)"
+            )
+            raise InvalidDateRangeError(day, day, reason)
+        return day
 
     def offset(self, session: date, count: int) -> date:
         """The session `count` sessions after (before, when negative) `session`."""

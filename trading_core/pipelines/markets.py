@@ -116,7 +116,9 @@ def _panel_sessions(path: str, options: dict[str, object], trading: Trading, now
         raise EmptyUniverseError(path, f"no bar of it lies on a closed session of {trading.calendar}")
     if days[0] < known[0]:
         # Left out silently they would be missed years later, in a backtest that starts late.
-        reason = f"'{path}' begins before the sessions that are known of {trading.calendar}; drop its rows before {known[0]}"
+        reason = (
+            f"'{path}' begins before the sessions that are known of {trading.calendar}; drop its rows before {known[0]}"
+        )
         raise InvalidDateRangeError(days[0], days[-1], reason)
     if trading.interval == DAILY and len(sessions) < MIN_SESSIONS:
         raise TooShortHistoryError(f"The panel '{path}'", len(sessions), MIN_SESSIONS)

@@ -114,15 +114,26 @@ def _held_spans(held: pl.DataFrame, sessions: Sequence[date]) -> list[tuple[Date
 def seen_that_day(ws: Workspace, bars: pl.DataFrame, versions: Versions | None = None) -> pl.DataFrame:
     """`bars` (with symbol, session) as the evenings of their own sessions saw them: without those held out then.
 
-    What a live session could neither value nor fill at is not there for a backtest or a replay either.
+    What a live session could neither value nor fill at is not there for a backtest or a replay either. After a mix-up of
+    units that nobody has answered the symbol has no price: an account must not be worth 100 times as much by it.
     """
     if bars.is_empty():
         return bars
-    where = Predicate(bars[SESSION].min(), bars[SESSION].max())  # type: ignore[arg-type]
-    records = _quarantine(ws, versions or {}, where)
+    records = _quarantine(ws, versions or {}, Predicate(None, bars[SESSION].max()))  # type: ignore[arg-type]
+    bars = bars.join(_in_other_units(bars, records), on=[SYMBOL, SESSION], how="anti", maintain_order="left")
     hidden = records.filter(pl.col("released_at") > pl.col(SESSION), pl.col(KNOWN_AT) <= pl.col(SESSION))
     key = [name for name in (SYMBOL, TS, SESSION) if name in bars.columns]
     return bars.join(hidden.select(key).unique(), on=key, how="anti", maintain_order="left")
+
+
+def _in_other_units(bars: pl.DataFrame, records: pl.DataFrame) -> pl.DataFrame:
+    """symbol, session of rows behind a mix-up of units that was open then, and before another one that undoes it."""
+    mixups = records.filter(pl.col("check") == quality.jumps.UNITS)
+    mixups = mixups.select(SYMBOL, pl.col(SESSION).alias("since"), "released_at")
+    rows = bars.select(SYMBOL, SESSION).unique().join(mixups, on=SYMBOL)
+    answered = (pl.col("released_at") <= pl.col(SESSION)).fill_null(False)
+    counts = rows.filter(pl.col("since") < pl.col(SESSION), ~answered).group_by(SYMBOL, SESSION).len()
+    return counts.filter(pl.col("len") % 2 == 1).select(SYMBOL, SESSION)
 
 
 def suspected_actions(ws: Workspace, versions: Versions, as_of: date) -> pl.DataFrame:
@@ -174,7 +185,8 @@ def resolve(
     """Writes down what a person says of a quarantined jump: `genuine`, `bad`, or `split` with its event.
 
     `ratio`: new shares per old; `dividend`: cash per new share, or the value of what was distributed. It is known at the
-    next close: what was decided since the last one did not know it. Another answer replaces the one before. Errors: InvalidConfigError, NoDataError when no jump of the symbol was held that day.
+    next close: what was decided since the last one did not know it. Another answer replaces the one before.
+    Errors: InvalidConfigError, NoDataError when no jump of the symbol was held that day.
     """
     problems = _answer_problems(answer, ratio, dividend)
     if problems:

@@ -66,7 +66,9 @@ CHECKS: tuple[Check, ...] = (
     Check(jumps.SPLIT, "quarantine", Scope.JUMP, None, "a jump like a split that has no event"),
     Check(jumps.DISTRIBUTION, "quarantine", Scope.JUMP, None, "a fall at the open like a distribution without event"),
     Check(jumps.EVENT, "quarantine", Scope.JUMP, None, "a split or dividend that the price does not show"),
-    Check("event_value", "warn", Scope.HISTORY, series.event_value, "a split or dividend that nothing can be adjusted by"),
+    Check(
+        "event_value", "warn", Scope.HISTORY, series.event_value, "a split or dividend that nothing can be adjusted by"
+    ),
     Check("stale_close", "warn", Scope.HISTORY, series.stale_close, "the same close many times in a row, with volume"),
     Check("zero_volume", "warn", Scope.HISTORY, rows.zero_volume, "a bar without volume"),
     Check("missing_session", "warn", Scope.HISTORY, rows.missing_session, "a hole in a symbol's history"),

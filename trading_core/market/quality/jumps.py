@@ -54,7 +54,8 @@ from trading_core.schema import (
 UNEXPLAINED, SPIKE, UNITS = "unexplained_jump", "reverting_spike", "unit_mixup"
 SPLIT, DISTRIBUTION, EVENT = "unadjusted_split", "missing_action", "unmatched_event"
 JUMP_CHECKS = (UNEXPLAINED, SPIKE, UNITS, SPLIT, DISTRIBUTION, EVENT)
-WAITING_CHECKS = (UNITS, SPLIT, DISTRIBUTION, EVENT)  # a level that stays: a label must not span it before it is answered
+# A level that stays: a label must not span it before it is answered.
+WAITING_CHECKS = (UNITS, SPLIT, DISTRIBUTION, EVENT)
 ANSWER_SCHEMA = {name: dtype for name, dtype in QUALITY_ANSWERS.columns.items() if name != MONTH}
 
 MAX_AGE = timedelta(days=92)  # calendar days, about 63 sessions: no row depends on one that is older
@@ -325,9 +326,7 @@ def _reason(s: _Suspect) -> str:
 
 def person_said() -> pl.Expr:
     """What the reason of a record ends with when a row of ANSWER_SCHEMA has been acted on."""
-    event = pl.concat_str(
-        pl.format(" (ratio {})", "ratio"), pl.format(" (dividend {})", "dividend"), ignore_nulls=True
-    )
+    event = pl.concat_str(pl.format(" (ratio {})", "ratio"), pl.format(" (dividend {})", "dividend"), ignore_nulls=True)
     return pl.format("a person said {}{}, known at {}", "answer", event, KNOWN_AT)
 
 

@@ -64,16 +64,23 @@ def future_bar(subject: Subject) -> pl.DataFrame:
 
 
 def time_order(subject: Subject) -> pl.DataFrame:
-    """A bar that was delivered after a later bar of its symbol. The gate sorts; the vendor's file is to be looked at."""
+    """Bars that were delivered after a later bar of their symbol: one finding per symbol, at the first of them.
+
+    The gate sorts; the vendor's file is to be looked at. A file that runs backwards has as many of them as bars.
+    """
     before = pl.col(TS).cum_max().shift(1).over(SYMBOL)
     rows = subject.delivered.with_columns(before.alias("before")).filter(pl.col(TS) < pl.col("before"))
-    return finding(rows, pl.format("delivered after the bar of {}", pl.col("before").dt.strftime("%Y-%m-%d %H:%M")))
+    rows = rows.group_by(SYMBOL, maintain_order=True).agg(pl.col(TS, SESSION, "before").first(), pl.len())
+    stamp = pl.col("before").dt.strftime("%Y-%m-%d %H:%M")
+    return finding(rows, pl.format("{} bar(s) after a later one, this one after that of {}", "len", stamp))
 
 
 def not_a_session(subject: Subject) -> pl.DataFrame:
     """A bar on a day the exchange was closed (days after the last closed session are `future_bar`'s)."""
     known = subject.bars.filter(pl.col(SESSION) <= subject.last_closed)
-    return finding(known.join(subject.days, on=SESSION, how="anti"), pl.lit("no session of the exchange's calendar on this day"))
+    return finding(
+        known.join(subject.days, on=SESSION, how="anti"), pl.lit("no session of the exchange's calendar on this day")
+    )
 
 
 def missing_price(subject: Subject) -> pl.DataFrame:

@@ -72,4 +72,6 @@ def event_value(subject: Subject) -> pl.DataFrame:
     alone = (kind == ActionKind.DIVIDEND.value) & (pl.len().over(SYMBOL, SESSION) == 1)
     impossible = ~value.is_finite() | (value <= 0) | (alone & (value >= pl.col("close")).fill_null(False))
     before = pl.col("close").cast(pl.String).fill_null("unknown")
-    return finding(known.filter(impossible.fill_null(True)), pl.format("{} of {}, close before {}", "kind", value, before))
+    return finding(
+        known.filter(impossible.fill_null(True)), pl.format("{} of {}, close before {}", "kind", value, before)
+    )
