@@ -253,7 +253,16 @@ def test_machine_code_keeps_the_order_of_operations(name: str) -> None:
 def test_no_kernel_is_left_out() -> None:
     """A kernel that is added brings its line in KERNELS, or its test across symbols."""
     across = {"excess_across", "excess_in_sector", "mean_across", "rank_across", "rank_in_sector", "std_across"}
-    no_kernel = {"TRUNCATED_WEIGHT", "Comoments", "Section", "compiled", "ewm_window", "fixed", "zscore_across", *across}
+    no_kernel = {
+        "TRUNCATED_WEIGHT",
+        "Comoments",
+        "Section",
+        "compiled",
+        "ewm_window",
+        "fixed",
+        "zscore_across",
+        *across,
+    }
     elsewhere = {"prequential_garch", "rolling_comoments", "rolling_joint", "rolling_trend", "rolling_skew_kurtosis"}
     assert set(kernels.__all__) - no_kernel - elsewhere <= set(KERNELS)
 
