@@ -79,8 +79,8 @@ def as_markdown(family: str | None = None) -> str:
     parts = [
         "# Features",
         f"Written by `{COMMAND}`; a test compares. {len(chosen)} features in {len(groups)} families, one table per family. "
-        "Prices and volumes are the adjusted ones; t counts the symbol's own bars (the market's, in the family regime), and a session "
-        "in a text is such a bar: the names are those of daily bars. "
+        "Prices and volumes are the adjusted ones; t counts the symbol's own bars (the market's, in the family regime), "
+        "and a session in a text is such a bar: the names are those of daily bars. "
         "*Rows*: how many rows before t the value at t may depend on.",
         *(_section(name, [FEATURES[member] for member in members]) for name, members in groups.items()),
     ]
