@@ -42,6 +42,7 @@ run: setup  ## the main job through Airflow: backfill, training, inference, eval
 	  --interval "$(INTERVAL)" --model "$(MODEL)" --strategy "$(STRATEGY)" --sessions $(SESSIONS)
 
 test: setup  ## all tests
+	@$(BIN)/python -m trading_core.features.compile  # once, or each worker and each process that a test starts would do it
 	@$(BIN)/python -m pytest -n 2 $(TESTS)
 
 lint: setup  ## ruff and mypy

@@ -1,6 +1,6 @@
 """Time and peak memory of the README's commands, each in a fresh clone of this checkout (its last commit).
 
-Memory is the proportional set size (PSS) of the command and everything it started, summed ten times a second from /proc: what
+Memory is the proportional set size (PSS) of the command and everything it started, summed three times a second from /proc: what
 the machine really has to hold, with shared pages counted once. Linux only.
 """
 
@@ -80,7 +80,7 @@ def measure(name: str, command: list[str], folder: Path) -> Measured:
 
 def _watch(peak: list[float], done: threading.Event) -> None:
     mark = f"{MARK}={os.getpid()}\0".encode()
-    while not done.wait(0.1):
+    while not done.wait(0.33):
         peak[0] = max(peak[0], sum(_pss_mib(entry, mark) for entry in Path("/proc").glob("[0-9]*")))
 
 
