@@ -66,22 +66,27 @@ def _rough_start(var_dir: Path, variables: dict[str, str]) -> RoughStart:
     """Two starts that are cut off, then one that stays."""
 
     def cut_off(by: signal.Signals) -> tuple[int, str]:
-        process = launcher(variables, "run")
         state = var_dir / "airflow" / "services.json"
+        if state.is_file():
+            pytest.fail(f"the command before left its note of services: {state.read_text()}")
+        process = launcher(variables, "run")
         until(lambda: state.is_file() or process.poll() is not None, 120, lambda: "no service was started")
+        if process.poll() is not None:
+            pytest.fail(f"`launcher run` ended by itself with code {process.returncode}:\n{process.communicate()[0]}")
         os.kill(process.pid, by)
         output, _ = process.communicate(timeout=60)
         return process.returncode, output
 
     code, output = cut_off(signal.SIGINT)
     after_interrupt = survivors(var_dir)
-    cut_off(signal.SIGKILL)
+    _, killed_output = cut_off(signal.SIGKILL)
     strays = survivors(var_dir)
     up = launcher(variables, "up")
     up_output, _ = up.communicate(timeout=240)
     if up.returncode:
         pytest.fail(f"`launcher up` ended with code {up.returncode}:\n{up_output}")
-    return RoughStart(code, output, after_interrupt, strays, sorted(set(strays) & set(survivors(var_dir))), up_output)
+    after_up = sorted(set(strays) & set(survivors(var_dir)))
+    return RoughStart(code, output, after_interrupt, killed_output, strays, after_up, up_output)
 
 
 @pytest.fixture(scope="session")

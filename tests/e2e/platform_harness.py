@@ -82,6 +82,7 @@ class RoughStart:
     interrupted_code: int
     interrupted_output: str
     after_interrupt: list[int]  # processes of the installation that were left
+    killed_output: str
     strays: list[int]
     after_up: list[int]  # of the strays, those that lived on beside the services of the `up` that followed
     up_output: str

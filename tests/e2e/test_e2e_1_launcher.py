@@ -20,7 +20,7 @@ def test_a_start_interrupted_by_ctrl_c_ends_with_code_130_and_leaves_no_process(
 
 
 def test_the_next_command_ends_the_strays_of_a_killed_one(platform: Platform) -> None:
-    assert len(platform.start.strays) >= 4  # the four services, at least
+    assert len(platform.start.strays) >= 4, platform.start.killed_output  # the four services, at least
     assert platform.start.after_up == []
 
 
