@@ -16,7 +16,7 @@ from trading_core.errors import InvalidConfigError, MissingColumnsError, Unknown
 from trading_core.features import market_inputs, registry
 from trading_core.features.build import build, warm_up
 from trading_core.features.kernels import averages, change, compiled, ewm_window, rank_across
-from trading_core.features.registry import FEATURES, BarBlock, feature, get, shared
+from trading_core.features.registry import FEATURES, Across, BarBlock, feature, get, shared
 from trading_core.schema import FloatArray
 
 
@@ -333,3 +333,19 @@ def test_ewm_window_holds_all_but_a_ten_millionth() -> None:
     for decay in (0.8, 11 / 13, 25 / 27, 13 / 14):
         window = ewm_window(decay)
         assert decay**window <= 1e-7 < decay ** (window - 1)
+
+
+def test_fingerprint_sees_a_formula_without_a_name() -> None:
+    def print_of(across: Across) -> str:
+        FEATURES.pop("my_ret", None)
+
+        @feature(family="mine", inputs=("close",), lookback=1, unit="simple return", across=across)
+        def my_ret(bars: BarBlock) -> FloatArray:
+            """Return over one session."""
+            return change(bars.close, 1)
+
+        return get("my_ret").fingerprint
+
+    plain = print_of(lambda values, _: values)
+    halved = print_of(lambda values, _: values / 2.0)
+    assert plain != halved

@@ -22,7 +22,7 @@ from trading_core.errors import (
 )
 from trading_core.features.kernels import Section, compiled, fixed
 from trading_core.features.market_inputs import MarketBars
-from trading_core.features.registry import FEATURES, SECTOR, BarBlock, Feature, get
+from trading_core.features.registry import FEATURES, SECTOR, Across, BarBlock, Feature, get
 from trading_core.schema import SESSION, SYMBOL, TS, Float32Array, FloatArray, IntArray
 
 _KEYS = (SYMBOL, TS, SESSION)
@@ -82,7 +82,8 @@ def build(
         per core, at most 8); any number gives the same bits.
     Returns symbol, ts, session and one float32 column per name, sorted by symbol and ts. NaN = not defined (each
         feature's docstring says when); there are no nulls and no infinities.
-    Errors: UnknownNameError, InvalidDateRangeError, MissingColumnsError, WrongTypeError, DuplicateKeysError.
+    Errors: UnknownNameError, InvalidConfigError (threads), InvalidDateRangeError, MissingColumnsError, WrongTypeError,
+        DuplicateKeysError.
     """
     features = [get(name) for name in dict.fromkeys(names)]
     if start > end:
@@ -172,7 +173,7 @@ class _Table:
         market = MarketBars.of(rows, starts, inputs, calendar)
         numbers = [name for name in rows.columns if name not in (*_KEYS, SECTOR)]
         own = {name: rows[name].to_numpy() for name in numbers}
-        columns = {name: fixed(x) for name, x in (own | market.by_row(inputs)).items()}
+        columns = {name: fixed(x) for name, x in (own | market.by_row()).items()}
         days = rows[SESSION].to_physical().to_numpy().astype(np.int64)
         first = starts + length - count
         return cls(columns, days, market, first, count, wanted, np.cumsum(wanted) - wanted, np.flatnonzero(asked))
@@ -193,9 +194,8 @@ class _Table:
         columns = {name: _gather(data, first, count) for name, data in self.columns.items()}
         return BarBlock(days.view("datetime64[D]"), columns)
 
-    def section(self) -> Section:
-        """How the asked rows, ordered by (ts, symbol), are compared; see `order`."""
-        order = self.order()
+    def section(self, order: IntArray) -> Section:
+        """How the asked rows are compared, in the order of `order`."""
         ts = self.market.row[self.asked][order]
         sector = self.market.sector[self.asked][order]
         pair = ts * (int(sector.max(initial=0)) + 1) + sector
@@ -222,13 +222,12 @@ def _compute(features: Sequence[Feature], table: _Table, pool: ThreadPoolExecuto
     own = [f for f in features if f.on == "symbol"]
     for _ in pool.map(lambda members: _compute_block(own, table, members, out), table.blocks()):
         pass
-    compared = [f for f in features if f.across]
+    compared = {f.name: f.across for f in features if f.across}
     if compared:
-        order, section = table.order(), table.section()
-        for f, column in zip(
-            compared, pool.map(lambda f: _compared(f, out[f.name], order, section), compared), strict=True
-        ):
-            out[f.name] = column
+        order = table.order()
+        section = table.section(order)
+        columns = pool.map(lambda name: _compared(compared[name], out[name], order, section), compared)
+        out |= zip(compared, columns, strict=True)
     whole = (np.array([size]), np.array([size]), np.array([0]))
     block = BarBlock(table.market.sessions[None, :], {name: x[None, :] for name, x in table.market.series.items()})
     for f in features:
@@ -251,9 +250,8 @@ def _compute_block(features: Sequence[Feature], table: _Table, members: IntArray
             _store(f.compute(block), count, wanted, place, out[f.name])
 
 
-def _compared(f: Feature, values: NumberArray, order: IntArray, section: Section) -> Float32Array:
+def _compared(across: Across, values: NumberArray, order: IntArray, section: Section) -> Float32Array:
     column = np.empty(len(values), dtype=np.float32)
-    across = f.across or (lambda own, _: own)
     with np.errstate(all="ignore"):
         column[order] = across(values[order].astype(np.float64, copy=False), section)
     column[~np.isfinite(column)] = np.nan

@@ -39,9 +39,9 @@ class MarketBars:
         sessions = stamps[SESSION].to_numpy().astype("datetime64[D]")
         return cls(row, sector, sessions, {name: x for name, x in series.items() if name in inputs})
 
-    def by_row(self, inputs: Collection[str]) -> dict[str, FloatArray]:
+    def by_row(self) -> dict[str, FloatArray]:
         """The derived inputs at every row [N]."""
-        return {name: np.take(x, self.row) for name, x in self.series.items() if name in inputs}
+        return {name: np.take(x, self.row) for name, x in self.series.items()}
 
 
 @makes(MARKET_INPUTS)

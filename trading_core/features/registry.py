@@ -250,20 +250,20 @@ def _names(code: CodeType) -> Iterator[str]:
 @cache
 def _written(code: CodeType) -> str:
     """The syntax tree of a function as text: no comments, docstring, decorators, layout."""
-    return ast.dump(_functions(code.co_filename)[code.co_firstlineno])
+    return "\n".join(map(ast.dump, _functions(code.co_filename)[code.co_firstlineno]))
 
 
 @cache
-def _functions(path: str) -> dict[int, ast.FunctionDef]:
-    """The functions of a file by their first line, that of a decorator included: one parse for all formulas in it."""
+def _functions(path: str) -> dict[int, list[ast.AST]]:
+    """The functions that begin on each line of a file, decorators included: one parse for all formulas in it."""
     tree = ast.parse("".join(linecache.getlines(path)))
-    first_line = {
-        min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]): node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef)
-    }
+    found: dict[int, list[ast.AST]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
+            decorators = node.decorator_list if isinstance(node, ast.FunctionDef) else []
+            found.setdefault(min([node.lineno, *(one.lineno for one in decorators)]), []).append(node)
     _strip(tree)
-    return first_line
+    return found
 
 
 def _tree(source: str) -> str:
