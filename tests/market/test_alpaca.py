@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -116,7 +116,7 @@ def test_intraday_bars_of_regular_hours(server: AlpacaServer, interval: str, min
     bars = fetched.bars.filter(pl.col("session") == day)
     assert bars.height == 390 // minutes  # 9:30 to 16:00
     assert fetched.bars.height == 2 * 390 // minutes
-    assert bars["ts"].min() == datetime(2021, 3, 2, 14, 30 + minutes, tzinfo=UTC) if minutes < 30 else True
+    assert bars["ts"].min() == datetime(2021, 3, 2, 14, 30, tzinfo=UTC) + timedelta(minutes=minutes)
     assert bars["ts"].max() == datetime(2021, 3, 2, 21, 0, tzinfo=UTC)
     drawn = alpaca_server.intraday("IBM", day, minutes)[60 // minutes : 60 // minutes + 390 // minutes]
     assert bars["close"].to_list() == [row["c"] for row in drawn]

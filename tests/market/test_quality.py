@@ -14,7 +14,6 @@ import pytest
 from trading_core.market.parquet import ParquetOptions, build_parquet
 from trading_core.market.quality import CHECKS, JUMP_CHECKS, QUARANTINE_SCHEMA, QualityReport, check_bars
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA, empty_actions
-from trading_core.schema import PriceBasis
 from trading_core.sessions import Sessions
 
 PANEL = Path(__file__).resolve().parents[2].parent / "shared" / "market" / "sp500_2013_2018.parquet"
@@ -32,7 +31,7 @@ def bar(symbol: str, session: date, **changes: Any) -> dict[str, Any]:
 
 def judged(rows: list[dict[str, Any]], actions: pl.DataFrame | None = None, now: datetime = NOW) -> QualityReport:
     bars = pl.DataFrame(rows, schema=BAR_SCHEMA)
-    return check_bars(bars, empty_actions() if actions is None else actions, SESSIONS, now, PriceBasis.RAW)
+    return check_bars(bars, empty_actions() if actions is None else actions, SESSIONS, now)
 
 
 def found(report: QualityReport) -> list[tuple[str, str, str | None, date]]:
@@ -179,7 +178,7 @@ def test_a_simulated_market_is_clean() -> None:
 
     source = build_simulated(SimulatedOptions(symbols=25, start=date(2022, 1, 3)), "XNYS")
     fetched = source.fetch(source.symbols(), date(2022, 1, 3), date(2024, 1, 16), NOW)
-    report = check_bars(fetched.bars, fetched.actions, SESSIONS, NOW, source.price_basis)
+    report = check_bars(fetched.bars, fetched.actions, SESSIONS, NOW)
     assert report.quarantined.is_empty()
     assert report.blocks == ()
     assert report.clean.equals(fetched.bars)
@@ -196,7 +195,7 @@ def test_the_real_panel_loses_exactly_its_broken_rows() -> None:
         disorder = (h < np.fmax(np.fmax(o, c), lo) * (1 - 1e-6)) | (lo > np.fmin(np.fmin(o, c), h) * (1 + 1e-6))
     source = build_parquet(ParquetOptions(str(PANEL)), "XNYS")
     bars = source.fetch(source.symbols(), date(2013, 1, 1), date(2018, 12, 31), NOW).bars
-    report = check_bars(bars, empty_actions(), SESSIONS, NOW, source.price_basis)
+    report = check_bars(bars, empty_actions(), SESSIONS, NOW)
     counts = dict(report.summary().select("check", "count").rows())
     assert counts["missing_price"] == int(missing.sum()) == 11
     assert counts["ohlc_order"] == int(disorder.sum())

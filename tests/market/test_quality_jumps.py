@@ -11,10 +11,9 @@ import polars as pl
 import pytest
 
 from trading_core.market.parquet import ParquetOptions, build_parquet
-from trading_core.market.quality import JUMP_CHECKS, QualityRules, check_bars, judge_jumps
+from trading_core.market.quality import QualityRules, check_bars, judge_jumps
 from trading_core.market.simulated import SimulatedOptions, build_simulated
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA, empty_actions
-from trading_core.schema import PriceBasis
 from trading_core.sessions import Sessions
 
 SESSIONS = Sessions("XNYS")
@@ -136,7 +135,7 @@ def test_news_trades() -> None:
 def test_a_rise_that_stays_is_held_for_one_bar() -> None:
     spoiled = scaled(market(), rows_of("S05", AT), 1.3)
     assert judged(spoiled) == [("S05", DAYS[AT], "unexplained_jump", "cleared", DAYS[AT + 1])]
-    report = check_bars(spoiled, empty_actions(), SESSIONS, NOW, PriceBasis.RAW)
+    report = check_bars(spoiled, empty_actions(), SESSIONS, NOW)
     assert report.clean.height == spoiled.height
     assert report.quarantined["session"].to_list() == [DAYS[AT]]
 
@@ -145,7 +144,7 @@ def test_on_the_day_itself_nobody_knows() -> None:
     for factor in (1.3, 0.5):
         spoiled = scaled(market(), rows_of("S05", AT), factor).filter(pl.col("session") <= DAYS[AT])
         assert judged(spoiled) == [("S05", DAYS[AT], "unexplained_jump", None, None)]
-        report = check_bars(spoiled, empty_actions(), SESSIONS, NOW, PriceBasis.RAW)
+        report = check_bars(spoiled, empty_actions(), SESSIONS, NOW)
         assert report.clean.height == spoiled.height - 1
 
 
@@ -216,7 +215,7 @@ def known_by(records: pl.DataFrame, day: date) -> pl.DataFrame:
     known = (pl.col("resolved_at") <= day).fill_null(False)
     verdict = pl.when(known).then(pl.col("verdict")).alias("verdict")
     released = pl.when(pl.col("released_at") <= day).then(pl.col("released_at")).alias("released_at")
-    return seen.select("symbol", "session", verdict, released, pl.col("check").is_in(JUMP_CHECKS).alias("held"))
+    return seen.select("symbol", "session", verdict, released)
 
 
 def test_each_day_is_judged_as_it_will_always_be() -> None:
@@ -237,10 +236,10 @@ def test_each_day_is_judged_as_it_will_always_be() -> None:
 
 def test_a_day_with_its_context_is_judged_as_in_its_history() -> None:
     bars = spoiled_market()
-    whole = check_bars(bars, empty_actions(), SESSIONS, NOW, PriceBasis.RAW)
+    whole = check_bars(bars, empty_actions(), SESSIONS, NOW)
     start, end = DAYS[130], DAYS[150]
     inside = pl.col("session").is_between(start, end)
-    part = check_bars(bars.filter(inside), empty_actions(), SESSIONS, NOW, PriceBasis.RAW, context=bars.filter(~inside))
+    part = check_bars(bars.filter(inside), empty_actions(), SESSIONS, NOW, context=bars.filter(~inside))
     assert part.quarantined.equals(whole.quarantined.filter(inside))
     assert part.clean.equals(whole.clean.filter(inside))
 
@@ -250,7 +249,7 @@ def test_a_simulated_market_is_clean_whatever_its_seed() -> None:
     for seed in (1, 5, 11, 23):
         source = build_simulated(SimulatedOptions(symbols=120, seed=seed, start=date(2022, 1, 3)), "XNYS")
         got = source.fetch(source.symbols(), date(2022, 1, 3), date(2025, 6, 13), now)
-        assert check_bars(got.bars, got.actions, SESSIONS, now, source.price_basis).findings.rows() == []
+        assert check_bars(got.bars, got.actions, SESSIONS, now).findings.rows() == []
 
 
 def test_splits_of_the_simulated_market_are_found_when_their_events_are_kept_back() -> None:
@@ -258,7 +257,7 @@ def test_splits_of_the_simulated_market_are_found_when_their_events_are_kept_bac
     source, now = build_simulated(options, "XNYS"), datetime(2024, 6, 13, 22, 0, tzinfo=UTC)
     got = source.fetch(source.symbols(), date(2022, 1, 3), date(2024, 6, 13), now)
     splits = got.actions.filter((pl.col("kind") == "split") & (pl.col("session") > date(2022, 3, 1)))
-    report = check_bars(got.bars, empty_actions(), SESSIONS, now, source.price_basis)
+    report = check_bars(got.bars, empty_actions(), SESSIONS, now)
     found = report.quarantined.filter(pl.col("verdict") == "waiting")
     assert splits.height > 40
     assert splits.join(found, on=["symbol", "session"], how="semi").height >= 0.97 * splits.height
@@ -287,7 +286,7 @@ def test_the_real_panel_gives_the_alarms_it_deserves(panel_path: Path) -> None:
     now = datetime(2025, 6, 13, 22, 0, tzinfo=UTC)
     source = build_parquet(ParquetOptions(str(panel_path)), "XNYS")
     bars = source.fetch(source.symbols(), date(2013, 1, 1), date(2018, 12, 31), now).bars
-    report = check_bars(bars, empty_actions(), SESSIONS, now, source.price_basis)
+    report = check_bars(bars, empty_actions(), SESSIONS, now)
 
     def keys(check: str) -> set[tuple[str, str]]:
         rows = report.quarantined.filter(pl.col("check") == check).select("symbol", "session").rows()

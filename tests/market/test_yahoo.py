@@ -20,7 +20,6 @@ from trading_core.errors import InvalidDateRangeError, SourceUnavailableError  #
 from trading_core.market.quality import check_bars  # noqa: E402
 from trading_core.market.source import BAR_SCHEMA, INSTRUMENT_SCHEMA, Fetched, Source  # noqa: E402
 from trading_core.market.yahoo import URL_VARIABLE, YahooOptions, build_yahoo  # noqa: E402
-from trading_core.schema import PriceBasis  # noqa: E402
 from trading_core.sessions import Sessions  # noqa: E402
 
 NOW = datetime(2021, 3, 3, 12, 0, tzinfo=UTC)  # before the open of 3 March 2021
@@ -188,14 +187,14 @@ def test_missing_prices_are_kept_for_the_quality_gate() -> None:
     # Rows 9, 19, 29 ... have no open, rows 24, 49, 74 ... no price at all: 25 + 10 of 251, 5 of them in both.
     assert opens.null_count() == 25 + 10 - 5
     assert opens.is_nan().sum() == 0
-    report = check_bars(fetched.bars, fetched.actions, Sessions("XNYS"), NOW, PriceBasis.RAW)
+    report = check_bars(fetched.bars, fetched.actions, Sessions("XNYS"), NOW)
     assert report.quarantined["check"].to_list() == ["missing_price"] * 30
     assert report.clean.height == 221
 
 
 def test_synthetic_apple_passes_the_quality_gate() -> None:
     fetched = fetch("AAPL", start=date(2018, 1, 1))
-    report = check_bars(fetched.bars, fetched.actions, Sessions("XNYS"), NOW, PriceBasis.RAW)
+    report = check_bars(fetched.bars, fetched.actions, Sessions("XNYS"), NOW)
     assert report.findings.is_empty()
     assert (fetched.actions["kind"] == "split").sum() == 1
 

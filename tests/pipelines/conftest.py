@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_market import copy_of, prepare
+from tiny_market import NOW, copy_of, prepare, tree
 
+from trading_core import cli
 from trading_core.pipelines.workspace import Workspace
+
+Refused = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +45,28 @@ def copied(prepared: Workspace, tmp_path: Path) -> Callable[..., Workspace]:
 @pytest.fixture
 def ws(copied: Callable[..., Workspace]) -> Workspace:
     return copied()
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """`refused(var, error, fragments, *arguments)`: the command fails with that error and text, and changes no file."""
+    monkeypatch.setattr(cli, "_now", lambda: NOW)
+
+    def run(var: Path, error: str, fragments: Sequence[str], *arguments: str) -> str:
+        monkeypatch.setenv("TRADING_VAR_DIR", str(var))
+        monkeypatch.setattr(sys, "argv", ["trading", *arguments])
+        before = tree(var)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        printed = capsys.readouterr()
+        assert stopped.value.code == 2, printed
+        assert printed.out == ""
+        assert "Traceback" not in printed.err
+        assert printed.err.startswith(f"Error ({error}): " if error else "Error: "), printed.err
+        for fragment in fragments:
+            assert re.search(fragment, printed.err, re.IGNORECASE), f"{fragment!r} is not in {printed.err!r}"
+        assert tree(var) == before
+        return printed.err
+
+    return run

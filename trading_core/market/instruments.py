@@ -71,22 +71,32 @@ def facts_as_of(facts: pl.DataFrame, day: date) -> pl.DataFrame:
     return facts.filter(valid).sort(SYMBOL)
 
 
+def with_periods(rows: pl.DataFrame, periods: pl.DataFrame) -> pl.DataFrame:
+    """The rows (with symbol and session), in order, with the period that holds on their session; nulls where none does."""
+    found = rows.with_row_index("_row").sort(SESSION)
+    found = found.join_asof(
+        periods.sort(VALID_FROM), left_on=SESSION, right_on=VALID_FROM, by=SYMBOL, check_sortedness=False
+    )
+    holds = pl.col(SESSION) <= pl.col(VALID_TO).fill_null(date.max)
+    held = [pl.when(holds).then(pl.col(name)).alias(name) for name in periods.columns if name != SYMBOL]
+    return found.with_columns(held).sort("_row").drop("_row")
+
+
 def sectors_at(rows: pl.DataFrame, facts: pl.DataFrame | None, instruments: pl.DataFrame | None) -> pl.Series:
     """The sector of each row (symbol, session) on its session; null = unknown. In the order of `rows`.
 
     A fact goes before the `sector` of `instruments` (symbol, sector: what the source says today).
     """
-    found = rows.select(SYMBOL, SESSION).with_row_index("_row").with_columns(pl.lit(None, pl.String).alias(SECTOR))
+    found = rows.select(SYMBOL, SESSION)
     if facts is not None and SECTOR in facts.columns:
-        known = facts.select(SYMBOL, VALID_FROM, VALID_TO, SECTOR).sort(VALID_FROM)
-        found = found.drop(SECTOR).sort(SESSION)
-        found = found.join_asof(known, left_on=SESSION, right_on=VALID_FROM, by=SYMBOL, check_sortedness=False)
-        over = pl.col(SESSION) > pl.col(VALID_TO).fill_null(date.max)
-        found = found.with_columns(pl.when(over).then(None).otherwise(pl.col(SECTOR)).alias(SECTOR))
+        found = with_periods(found, facts.select(*_FACT_KEY, SECTOR))
+    else:
+        found = found.with_columns(pl.lit(None, pl.String).alias(SECTOR))
     if instruments is not None and SECTOR in instruments.columns:
         fallback = instruments.select(SYMBOL, pl.col(SECTOR).alias("_said"))
-        found = found.join(fallback, on=SYMBOL, how="left").with_columns(pl.coalesce(SECTOR, "_said").alias(SECTOR))
-    return found.sort("_row")[SECTOR]
+        found = found.join(fallback, on=SYMBOL, how="left", maintain_order="left")
+        found = found.with_columns(pl.coalesce(SECTOR, "_said").alias(SECTOR))
+    return found[SECTOR]
 
 
 def _read(path: str, what: str) -> pl.DataFrame:

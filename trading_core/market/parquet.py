@@ -205,11 +205,7 @@ def read_as_delivered(options: ParquetOptions, calendar: str, interval: str = DA
     """
     _existing(options.path, _WHAT)
     layout = _Layout(options, require_interval("parquet", interval, tuple(INTERVALS)), calendar)
-    try:
-        rows = _normalised(layout).collect()
-        _check_texts(options.path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UnreadableFileError(options.path, f"a {_WHAT}", _first_line(error)) from error
+    rows = _whole(layout)
     if missing := rows.select(SYMBOL, layout.key).null_count().sum_horizontal().item():
         raise WrongTypeError(
             f"'{options.path}'", layout.key, f"empty or no time in {missing} row(s)", "one in every row"
@@ -334,19 +330,24 @@ def _digest(resolved: str, modified_ns: int, size: int) -> str:
 @lru_cache(maxsize=8)
 def _summarise(layout: _Layout, resolved: str, modified_ns: int, size: int) -> _Summary:
     """Checks the whole file, once per resolved path, modification time and size: a changed file is checked again."""
-    path = layout.path
-    try:
-        # All columns, though only the keys are kept: a bad block or a ragged line shows here, not in a later fetch.
-        keys = _normalised(layout).collect().select(SYMBOL, layout.key)
-        _check_texts(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UnreadableFileError(path, f"a {_WHAT}", _first_line(error)) from error
+    # All columns, though only the keys are kept: a bad block or a ragged line shows here, not in a later fetch.
+    keys = _whole(layout).select(SYMBOL, layout.key)
     if keys.is_empty():
-        raise EmptyUniverseError(path, "the file holds no row")
+        raise EmptyUniverseError(layout.path, "the file holds no row")
     _check_keys(layout, keys)
     days = keys if layout.daily else placed(keys, Sessions(layout.calendar), layout.interval).bars
     listed = keys.select(SYMBOL).unique().join(days.group_by(SYMBOL).agg(pl.col(SESSION).min()), on=SYMBOL, how="left")
     return _Summary(keys[layout.key].max(), listed.rename({SESSION: "listed"}).sort(SYMBOL))  # type: ignore[arg-type]
+
+
+def _whole(layout: _Layout) -> pl.DataFrame:
+    """All of `_normalised`. Errors: UnreadableFileError, WrongTypeError, MissingColumnsError."""
+    try:
+        rows = _normalised(layout).collect()
+        _check_texts(layout.path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UnreadableFileError(layout.path, f"a {_WHAT}", _first_line(error)) from error
+    return rows
 
 
 def _check_texts(path: str) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import polars as pl
 
 from trading_core.errors import InvalidConfigError
-from trading_core.schema import BARS, CORPORATE_ACTIONS, INSTRUMENTS, MONTH, PriceBasis
+from trading_core.schema import BARS, CORPORATE_ACTIONS, INSTRUMENTS, MONTH, SYMBOL, PriceBasis
 
 # The frames of a source: the stored tables without the month partition, which storage derives from the session.
 BAR_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {k: v for k, v in BARS.columns.items() if k != MONTH}
@@ -39,6 +39,13 @@ def empty_bars() -> pl.DataFrame:
 def empty_actions() -> pl.DataFrame:
     """No rows, columns as ACTION_SCHEMA."""
     return pl.DataFrame(schema=ACTION_SCHEMA)
+
+
+def named_only(symbols: Sequence[str]) -> pl.DataFrame:
+    """Instruments of which nothing but the name is known, columns as INSTRUMENT_SCHEMA."""
+    return pl.DataFrame({SYMBOL: symbols}, schema={SYMBOL: pl.String}).select(
+        pl.col(name) if name == SYMBOL else pl.lit(None, dtype).alias(name) for name, dtype in INSTRUMENT_SCHEMA.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from datetime import date
 import polars as pl
 
 from trading_core.errors import UnreadableFileError
-from trading_core.market.instruments import read_periods
+from trading_core.market.instruments import VALID_FROM, VALID_TO, read_periods, with_periods
 from trading_core.schema import SESSION, SYMBOL, TS
 
 LIQUIDITY_BARS = 20  # bars in the median of traded value: one month, so that a single busy day decides nothing
@@ -26,13 +26,7 @@ class Membership:
 
     def rows(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows (with symbol and session) whose symbol is a member on their session; in order."""
-        keyed = rows.with_row_index("_row")
-        known = self.periods.select(SYMBOL, "valid_from", "valid_to").sort("valid_from")
-        found = keyed.sort(SESSION).join_asof(
-            known, left_on=SESSION, right_on="valid_from", by=SYMBOL, check_sortedness=False
-        )
-        inside = pl.col("valid_from").is_not_null() & (pl.col(SESSION) <= pl.col("valid_to").fill_null(date.max))
-        return found.filter(inside).sort("_row").select(rows.columns)
+        return with_periods(rows, self.periods).drop_nulls(VALID_FROM).select(rows.columns)
 
 
 def read_membership(path: str) -> Membership:
@@ -44,7 +38,7 @@ def read_membership(path: str) -> Membership:
     periods = read_periods(path, _WHAT)
     if periods.is_empty():
         raise UnreadableFileError(path, _WHAT, "it names no symbol")
-    return Membership(periods.select(SYMBOL, "valid_from", "valid_to"))
+    return Membership(periods.select(SYMBOL, VALID_FROM, VALID_TO))
 
 
 def eligible(

@@ -33,9 +33,9 @@ from trading_core.market.bar_times import START, placed, with_close
 from trading_core.market.source import (
     ACTION_SCHEMA,
     BAR_SCHEMA,
-    INSTRUMENT_SCHEMA,
     Fetched,
     Source,
+    named_only,
     require_interval,
 )
 from trading_core.schema import DAILY, INTERVALS, KNOWN_AT, SESSION, SYMBOL, TS, UTC_TS, ActionKind, PriceBasis
@@ -115,10 +115,7 @@ class _YahooSource:
 
     def instruments(self, now: datetime) -> pl.DataFrame:
         """One row per symbol; sector, listed and delisted are null: Yahoo's charts do not say."""
-        return pl.DataFrame({SYMBOL: self.symbols()}).select(
-            pl.col(name) if name == SYMBOL else pl.lit(None, dtype).alias(name)
-            for name, dtype in INSTRUMENT_SCHEMA.items()
-        )
+        return named_only(self.symbols())
 
     def fetch(self, symbols: Sequence[str], start: date, end: date, now: datetime) -> Fetched:
         """Raw bars of sessions in start..end closed by `now`, with the splits and dividends whose ex-date lies in them.

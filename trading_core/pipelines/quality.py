@@ -323,7 +323,7 @@ def _overview(
 ) -> QualityOverview:
     if bars.is_empty():
         raise NoDataError(f"'{market}' holds no bar", "Name a market or a panel with bars.")
-    report = quality.check_bars(bars, actions, sessions, now, basis, rules=rules, answers=answers)
+    report = quality.check_bars(bars, actions, sessions, now, rules=rules, answers=answers)
     held = report.quarantined
     notes = [*CANNOT_TELL]
     notes += [NO_EVENTS] if actions.is_empty() else []

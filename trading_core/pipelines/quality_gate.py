@@ -70,9 +70,8 @@ def judged(
     events = pl.concat([stored.actions.filter(~region.inside()), actions.select(list(ACTION_SCHEMA))])
     events = events.join(stored.answered_events, on=[SYMBOL, SESSION, "kind"], how="anti")
     near = around.filter(pl.col(SESSION) >= first - CONTEXT)
-    basis = ws.source().price_basis
     return quality.check_bars(
-        bars, events, ws.sessions, now, basis, rules=rules_of(ws.market), context=near, answers=stored.answers
+        bars, events, ws.sessions, now, rules=rules_of(ws.market), context=near, answers=stored.answers
     )
 
 

@@ -21,7 +21,7 @@ from trading_core.market.quality.report import FINDINGS, QUARANTINE_SCHEMA, Qual
 from trading_core.market.quality.rows import PRICES, Subject
 from trading_core.market.quality.rules import QualityRules, Severity
 from trading_core.market.source import BAR_SCHEMA, empty_bars
-from trading_core.schema import KNOWN_AT, SESSION, SYMBOL, TS, PriceBasis
+from trading_core.schema import KNOWN_AT, SESSION, SYMBOL, TS
 from trading_core.sessions import EARLIEST, Sessions
 
 
@@ -101,7 +101,6 @@ def check_bars(
     actions: pl.DataFrame,
     sessions: Sessions,
     now: datetime,
-    price_basis: PriceBasis,
     *,
     rules: QualityRules | None = None,
     context: pl.DataFrame | None = None,
@@ -117,7 +116,7 @@ def check_bars(
     """
     rules = rules or QualityRules()
     grave = severities(rules)
-    subject = _subject(bars, actions, sessions, now, price_basis, rules, context)
+    subject = _subject(bars, actions, sessions, now, rules, context)
     found = {
         check.name: check.find(subject)
         for check in CHECKS
@@ -162,7 +161,6 @@ def _subject(
     actions: pl.DataFrame,
     sessions: Sessions,
     now: datetime,
-    price_basis: PriceBasis,
     rules: QualityRules,
     context: pl.DataFrame | None,
 ) -> Subject:
@@ -183,7 +181,6 @@ def _subject(
         first=first if isinstance(first, date) else last_closed,
         last_closed=last_closed,
         now=now,
-        price_basis=price_basis,
         rules=rules,
     )
 

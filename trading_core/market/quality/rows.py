@@ -11,7 +11,7 @@ from datetime import date, datetime
 import polars as pl
 
 from trading_core.market.quality.rules import QualityRules
-from trading_core.schema import SESSION, SYMBOL, TS, UTC_TS, PriceBasis
+from trading_core.schema import SESSION, SYMBOL, TS, UTC_TS
 
 PRICES = ("open", "high", "low", "close")
 ORDER_TOLERANCE = 1e-6  # relative; adjusted prices carry rounding
@@ -37,7 +37,6 @@ class Subject:
     first: date  # the first session of `bars`
     last_closed: date
     now: datetime
-    price_basis: PriceBasis
     rules: QualityRules
 
 
