@@ -12,6 +12,7 @@ import httpx
 from launcher.environment import USER, Installation
 
 DONE = ("success", "failed")
+ATTEMPTS = 8
 
 
 class AirflowApiError(RuntimeError):
@@ -32,22 +33,23 @@ class AirflowApi:
         self._client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     def call(self, method: str, path: str, json: Any = None, params: dict[str, Any] | None = None) -> Any:
-        """One request under /api/v2, repeated when SQLite was locked (503) or the server hiccuped."""
-        for attempt in range(8):
+        """One request under /api/v2, repeated while the server or its database is busy.
+
+        A database error rolled back whatever the request had begun, so that any request may follow it again; one that
+        broke on its way may have been carried out, and only a GET is repeated.
+        """
+        for attempt in range(ATTEMPTS):
+            last = attempt == ATTEMPTS - 1
             try:
                 answer = self._client.request(method, f"/api/v2{path}", json=json, params=params)
             except httpx.TransportError as error:
-                if method != "GET" or attempt == 7:
+                if method != "GET" or last:
                     raise AirflowApiError(f"{method} {path}: {error}") from error
-                time.sleep(0.5 * (attempt + 1))
-                continue
-            if answer.status_code == 503 and attempt < 7:
-                time.sleep(0.5 * (attempt + 1))
-                continue
-            if answer.is_error:
-                raise AirflowApiError(f"{method} {path}: HTTP {answer.status_code}: {answer.text[:600]}")
-            return answer.json() if answer.content else None
-        raise AirflowApiError(f"{method} {path}: the server stayed busy")
+            else:
+                if last or not _busy(answer):
+                    return _content(answer, f"{method} {path}")
+            time.sleep(0.5 * (attempt + 1))
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def wait_for_dags(self, names: list[str], within_s: float = 120) -> None:
         """Returns when all DAGs are parsed; raises with the import errors if any file cannot be imported."""
@@ -138,3 +140,14 @@ class AirflowApi:
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/logs/{max(1, try_number)}"
         content = self.call("GET", path, params={"map_index": map_index, "full_content": "true"})["content"]
         return "\n".join(str(line.get("event", line)) if isinstance(line, dict) else str(line) for line in content)
+
+
+def _busy(answer: httpx.Response) -> bool:
+    """503, and the 500 that Airflow gives for any database error: SQLite was locked, or a row changed between two reads."""
+    return answer.status_code == 503 or (answer.status_code == 500 and "Database error" in answer.text)
+
+
+def _content(answer: httpx.Response, request: str) -> Any:
+    if answer.is_error:
+        raise AirflowApiError(f"{request}: HTTP {answer.status_code}: {answer.text[:4000]}")
+    return answer.json() if answer.content else None

@@ -19,6 +19,8 @@ from trading_core.config import PROJECT_ROOT, Settings, read_settings
 
 LOOPBACK = "127.0.0.1"
 USER = "admin"
+# Airflow's own five seconds are too few on a busy machine: a request that waits longer for a writer answers 500.
+SQLITE_CONNECT = {"timeout": 60.0}
 LAUNCH_MARK = "TRADING_LAUNCH"  # in the environment of every service, so that strays can be told from others' processes
 
 
@@ -88,6 +90,9 @@ class Installation:
             "AIRFLOW__API__SECRET_KEY": self.secret("session"),
             "AIRFLOW__EXECUTION_API__JWT_EXPIRATION_TIME": "86400",  # a training may outlast the default of ten minutes
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": f"{__name__}.SQLITE_CONNECT",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC": f"{__name__}.SQLITE_CONNECT",
+            "AIRFLOW__API__EXPOSE_STACKTRACE": "True",  # only this machine's owner reads it, and "look for ID x" helps nobody
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",

@@ -1,0 +1,74 @@
+"""The launcher's client of Airflow's API against a server that answers as Airflow does when its database is busy."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher import airflow_api, environment
+from launcher.airflow_api import AirflowApi, AirflowApiError
+from trading_core.config import Settings
+
+BUSY = {"detail": {"reason": "Database error", "statement": "INSERT ...", "orig_error": "database is locked"}}
+
+
+class _Airflow(http.server.BaseHTTPRequestHandler):
+    answers: list[tuple[int, object]] = []  # of /api/v2, in order; the last one stays
+    seen: list[str] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/auth/token":
+            return self._answer(201, {"access_token": "t"})
+        self.seen.append(self.path)
+        return self._answer(*(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]))
+
+    def _answer(self, status: int, body: object) -> None:
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowApi]:
+    monkeypatch.setattr(airflow_api.time, "sleep", lambda _: None)
+    _Airflow.seen = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Airflow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    home = environment.Installation(Settings(var_dir=tmp_path), server.server_port, 1)
+    home.airflow_home.mkdir()
+    yield AirflowApi(home)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("busy", [(500, BUSY), (503, {"detail": "try again"})])
+def test_a_request_is_repeated_while_the_database_is_busy(api: AirflowApi, busy: tuple[int, object]) -> None:
+    _Airflow.answers = [busy, busy, (200, {"dag_run_id": "manual__1"})]
+    assert api.trigger("train_model", {}) == "manual__1"
+    assert _Airflow.seen == ["/api/v2/dags/train_model/dagRuns"] * 3
+
+
+def test_a_database_that_stays_busy_is_reported_with_what_airflow_said(api: AirflowApi) -> None:
+    _Airflow.answers = [(500, BUSY)]
+    with pytest.raises(AirflowApiError, match=r"HTTP 500: .*Database error.*database is locked"):
+        api.trigger("train_model", {})
+    assert len(_Airflow.seen) == airflow_api.ATTEMPTS
+
+
+@pytest.mark.parametrize("status", [400, 409, 500])
+def test_any_other_refusal_is_final(api: AirflowApi, status: int) -> None:
+    _Airflow.answers = [(status, {"detail": "epochs: 0 is less than the minimum of 1"})]
+    with pytest.raises(AirflowApiError, match=f"HTTP {status}: .*epochs"):
+        api.trigger("train_model", {})
+    assert len(_Airflow.seen) == 1
