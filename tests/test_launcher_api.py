@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -18,8 +19,8 @@ BUSY = {"detail": {"reason": "Database error", "statement": "INSERT ...", "orig_
 
 
 class _Airflow(http.server.BaseHTTPRequestHandler):
-    answers: list[tuple[int, object]] = []  # of /api/v2, in order; the last one stays
-    seen: list[str] = []
+    answers: ClassVar[list[tuple[int, object]]] = []  # of /api/v2, in order; the last one stays
+    seen: ClassVar[list[str]] = []
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
