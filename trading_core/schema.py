@@ -201,15 +201,54 @@ def month_of(day: date) -> str:
 # --- what a model reads and gives -------------------------------------------------------------------------------------
 
 
+class Target(StrEnum):
+    """What a model is asked of the h sessions after a decision. Where it is unclear, a unit is that of the scaled label."""
+
+    QUANTILES = "quantiles"  # of the scaled return
+    DIRECTION = "direction"  # logit of P(return > 0)
+    CLASSES = "classes"  # logits of Bear, Neutral, Bull: the scaled return below, between, above -/+ a threshold
+    VOLATILITY = "volatility"  # log of the root mean squared session return over the trailing volatility
+    BARRIER = "barrier"  # logits of stop, neither, take: which of two barriers in volatility units is touched first
+    RANK = "rank"  # the return's rank within its session, as a standard normal score
+
+
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """The shapes a model is built for. B samples, E encoder sessions, C channels, K static columns, H horizons, Q quantiles."""
+    """The shapes a model is built for. B samples, E encoder sessions, C channels, K static columns, H horizons, Q quantiles.
+
+    A model's output is one tensor [B,H,O]: the columns of `targets` side by side, see `columns_of`.
+    """
 
     channels: tuple[str, ...]  # C: scaled features, then one `<feature>__missing` mask per feature that needs it
     encoder_length: int  # E
     horizons: tuple[int, ...]  # H, in sessions, ascending
     static_cardinalities: tuple[int, ...] = ()  # K: number of categories of each static column, index 0 = unknown
     quantiles: tuple[float, ...] = QUANTILES
+    targets: tuple[Target, ...] = (Target.QUANTILES,)
+    # Channels that describe the sample rather than its path (calendar, moneyness): models with an input for such things
+    # read them at the decision's own step; all channels are also part of the path.
+    context: tuple[str, ...] = ()
+
+    def width(self, target: Target) -> int:
+        """How many columns of the output the target takes."""
+        widths = {Target.QUANTILES: len(self.quantiles), Target.CLASSES: 3, Target.BARRIER: 3}
+        return widths.get(target, 1)
+
+    @property
+    def outputs(self) -> int:
+        """O: the width of all targets."""
+        return sum(self.width(target) for target in self.targets)
+
+    def columns_of(self, target: Target) -> slice:
+        """The target's columns of the output. ValueError when it is none of `targets`."""
+        before = self.targets[: self.targets.index(target)]
+        start = sum(self.width(other) for other in before)
+        return slice(start, start + self.width(target))
+
+    @property
+    def context_columns(self) -> tuple[int, ...]:
+        """The positions of `context` among the channels."""
+        return tuple(self.channels.index(name) for name in self.context)
 
 
 # --- what is decided, ordered and filled ------------------------------------------------------------------------------

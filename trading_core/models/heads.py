@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trading_core.schema import InputSpec, Target
+
 
 class MonotoneQuantileHead(nn.Module):
     """[B,D] -> [B,H,Q]: the middle quantile is free, the others are it plus or minus summed softplus steps.
@@ -38,6 +40,26 @@ class MonotoneQuantileHead(nn.Module):
         above = F.softplus(raw[..., self.middle + 1 :])
         down = middle - below.flip(-1).cumsum(-1).flip(-1)  # farther from the middle = more steps down
         return torch.cat((down, middle, middle + above.cumsum(-1)), dim=-1)  # [B,H,Q]
+
+
+class OutputHead(nn.Module):
+    """[B,D] -> [B,H,O]: the columns of `spec.targets` side by side; quantiles cannot cross, the others are linear."""
+
+    def __init__(self, in_features: int, spec: InputSpec) -> None:
+        super().__init__()
+        self.horizons = len(spec.horizons)
+        self.parts = nn.ModuleList(
+            MonotoneQuantileHead(in_features, self.horizons, spec.quantiles)
+            if target is Target.QUANTILES
+            else nn.Linear(in_features, self.horizons * spec.width(target))
+            for target in spec.targets
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        parts = [part(features) for part in self.parts]
+        return torch.cat(
+            [part if part.dim() == 3 else part.unflatten(-1, (self.horizons, -1)) for part in parts], dim=-1
+        )  # [B,H*w] -> [B,H,w], side by side [B,H,O]
 
 
 def embedding_size(cardinality: int, limit: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trading_core.models.bounds import require_between
-from trading_core.models.heads import MonotoneQuantileHead, StaticEmbedding
+from trading_core.models.heads import OutputHead, StaticEmbedding
 from trading_core.schema import InputSpec
 
 
@@ -25,7 +25,7 @@ class LSTMConfig:
 
 
 class LSTMModel(nn.Module):
-    """forward(x [B,E,C], static [B,K]) -> [B,H,Q]."""
+    """forward(x [B,E,C], static [B,K]) -> [B,H,O]."""
 
     def __init__(self, config: LSTMConfig, spec: InputSpec) -> None:
         super().__init__()
@@ -33,13 +33,13 @@ class LSTMModel(nn.Module):
         self.lstm = nn.LSTM(len(spec.channels), config.hidden_size, config.layers, batch_first=True, dropout=between)
         self.static = StaticEmbedding(spec.static_cardinalities, limit=16)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = MonotoneQuantileHead(config.hidden_size + self.static.width, len(spec.horizons), spec.quantiles)
+        self.head = OutputHead(config.hidden_size + self.static.width, spec)
 
     def forward(self, x: Tensor, static: Tensor) -> Tensor:
         states, _ = self.lstm(x)  # [B,E,C] -> [B,E,D]
         features = torch.cat((states[:, -1], self.static(static)), dim=-1)  # [B,D+S]
-        quantiles: Tensor = self.head(self.dropout(features))  # [B,H,Q]
-        return quantiles
+        output: Tensor = self.head(self.dropout(features))  # [B,H,O]
+        return output
 
 
 def build(config: LSTMConfig, spec: InputSpec) -> nn.Module:

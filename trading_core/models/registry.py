@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One architecture. Its module computes forward(x [B,E,C] float32, static [B,K] int64) -> [B,H,Q].
+    """One architecture. Its module computes forward(x [B,E,C] float32, static [B,K] int64) -> [B,H,O].
 
-    The output holds quantiles of the scaled label, in the order of `spec.quantiles`, non-decreasing along Q. A sample's
-    output never depends on the other samples of its batch (in eval mode).
+    The output holds the columns of `spec.targets` side by side (see schema.InputSpec); quantiles do not decrease along
+    their columns. A sample's output never depends on the other samples of its batch (in eval mode).
     """
 
     name: str
