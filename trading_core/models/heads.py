@@ -22,24 +22,37 @@ class MonotoneQuantileHead(nn.Module):
     def __init__(self, in_features: int, horizons: int, quantiles: tuple[float, ...]) -> None:
         super().__init__()
         self.horizons, self.count = horizons, len(quantiles)
-        self.middle = min(range(self.count), key=lambda i: abs(quantiles[i] - 0.5))
+        self.middle = middle_of(quantiles)
         self.linear = nn.Linear(in_features, horizons * self.count)
-        points = [NormalDist().inv_cdf(q) for q in quantiles]
-        gaps = [
-            abs(points[i] - points[i + (1 if i < self.middle else -1)]) for i in range(self.count) if i != self.middle
-        ]
-        start = [log(expm1(gap)) for gap in gaps]  # softplus(start) = gap
-        start.insert(self.middle, points[self.middle])
         with torch.no_grad():
-            self.linear.bias.copy_(torch.tensor(start).repeat(horizons))
+            self.linear.bias.copy_(normal_quantile_bias(quantiles).repeat(horizons))
 
     def forward(self, features: Tensor) -> Tensor:
         raw = self.linear(features).unflatten(-1, (self.horizons, self.count))  # [B,H*Q] -> [B,H,Q]
-        middle = raw[..., self.middle : self.middle + 1]
-        below = F.softplus(raw[..., : self.middle])
-        above = F.softplus(raw[..., self.middle + 1 :])
-        down = middle - below.flip(-1).cumsum(-1).flip(-1)  # farther from the middle = more steps down
-        return torch.cat((down, middle, middle + above.cumsum(-1)), dim=-1)  # [B,H,Q]
+        return monotone_quantiles(raw, self.middle)
+
+
+def middle_of(quantiles: tuple[float, ...]) -> int:
+    """The position of the quantile nearest to the median."""
+    return min(range(len(quantiles)), key=lambda i: abs(quantiles[i] - 0.5))
+
+
+def normal_quantile_bias(quantiles: tuple[float, ...]) -> Tensor:
+    """[Q] that `monotone_quantiles` turns into the quantiles of a standard normal."""
+    middle, points = middle_of(quantiles), [NormalDist().inv_cdf(q) for q in quantiles]
+    gaps = [abs(points[i] - points[i + (1 if i < middle else -1)]) for i in range(len(points)) if i != middle]
+    start = [log(expm1(gap)) for gap in gaps]  # softplus(start) = gap
+    start.insert(middle, points[middle])
+    return torch.tensor(start)
+
+
+def monotone_quantiles(raw: Tensor, middle: int) -> Tensor:
+    """[...,Q] -> [...,Q], non-decreasing: column `middle` is taken as it is, the others are steps away from it."""
+    centre = raw[..., middle : middle + 1]
+    below = F.softplus(raw[..., :middle])
+    above = F.softplus(raw[..., middle + 1 :])
+    down = centre - below.flip(-1).cumsum(-1).flip(-1)  # farther from the middle = more steps down
+    return torch.cat((down, centre, centre + above.cumsum(-1)), dim=-1)
 
 
 class OutputHead(nn.Module):
