@@ -1,7 +1,8 @@
 """The model zoo by name. Listing it is cheap: a member's file (and with it torch) is imported when it is first used.
 
 A member is one file with three names: `CONFIG` (a frozen dataclass that states its own bounds), `build(config, spec)`
-and, where the weights are solved for instead of trained by gradients, `fit_closed_form(module, batches)`.
+and, where the weights are solved for instead of trained by gradients, `fit_closed_form(module, batches)`. `SEARCH` says
+which of the config's fields are worth searching for, and where (see models/search.py).
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trading_core.errors import UnknownNameError
+from trading_core.models.search import SearchSpace
 from trading_core.schema import InputSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    # One batch: x [B,E,C] float32, static [B,K] int64, y [B,H] float32 (NaN where a label is missing).
-    Batch: TypeAlias = tuple[Tensor, Tensor, Tensor]
+    # One batch: x [B,E,C] float32, static [B,K] int64, y [B,H] float32 scaled returns, labels [B,H,L] float32: a column
+    # for each of spec.targets, NaN where it is not known.
+    Batch: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
     # Called once per pass over the data; every call starts from the first batch.
     Batches: TypeAlias = Callable[[], Iterable[Batch]]
 
@@ -52,6 +55,12 @@ class ModelEntry:
         """Solves the weights in place, reading the batches as often as needed; None for models trained by gradients."""
         fit: Callable[[nn.Module, Batches], None] | None = getattr(import_module(self.module), "fit_closed_form", None)
         return fit
+
+    @property
+    def search(self) -> SearchSpace:
+        """The ranges of the config's fields that a search may try; empty where there is nothing to search for."""
+        search: SearchSpace = getattr(import_module(self.module), "SEARCH", {})
+        return search
 
 
 _ENTRIES = (
