@@ -7,6 +7,8 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
 
 from trading_core.dataset.splits import Split, chronological, walk_forward
 from trading_core.errors import InvalidConfigError, TooShortHistoryError
@@ -89,6 +91,29 @@ def test_walk_forward_covers_each_test_session_once_and_looks_never_ahead(expand
         usable = split.test[0] - 6
         assert split.train[0] == (0 if expanding else usable - 40)
         assert split.validation[-1] == usable - 1
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    first=st.integers(30, 119),
+    horizon=st.integers(1, 12),
+    embargo=st.integers(0, 8),
+    fraction=st.floats(0.01, 0.9),
+    step=st.integers(1, 60),
+    window=st.one_of(st.none(), st.integers(20, 90)),
+)
+def test_whatever_the_numbers_no_split_looks_ahead(
+    first: int, horizon: int, embargo: int, fraction: float, step: int, window: int | None
+) -> None:
+    try:
+        splits = [chronological(SESSIONS, _day(first), horizon, fraction, embargo)]
+        splits += walk_forward(SESSIONS, _day(first), step, horizon, fraction, embargo, window is None, window)
+    except TooShortHistoryError:
+        reject()
+    for split in splits:
+        _prove(split, horizon, _day(first))
+        assert split.validation[0] - split.train[-1] > horizon + 1 + embargo
+        assert split.test[0] - split.validation[-1] > horizon + 1 + embargo
 
 
 def test_too_little_history_and_wrong_numbers_are_refused() -> None:

@@ -1,21 +1,31 @@
-"""Chronological splits with a purge and an embargo between their parts.
+"""Splits of the decisions in time, with a purge and an embargo between their parts.
 
 The label of decision t is known at the open of column t + 1 + h. A part keeps t only when that column lies *strictly
 before* the first decision column b of the part it is judged on: t + 1 + h <= b - 1. That drops the h + 1 decisions
 b - h - 1 .. b - 1, and `embargo` more. (A label known at the open of b itself would be known at b's close; the strict
-rule also lets the cut-off date be compared with `<`.) Source of purge and embargo: Lopez de Prado, Advances in
-Financial Machine Learning (2018), chapter 7.
+rule also lets the cut-off date be compared with `<`.)
+
+`chronological` and `walk_forward` never learn from what comes after a test: what they score may be reported. Cross-
+validation also learns from what comes after: it compares models on all of a history, and its models are never traded.
+Where a training part follows a test part, the h + 1 decisions after the test are dropped too, since the test's last
+labels run into them, and then `embargo` more.
+
+Source of purge, embargo and combinatorial paths: Lopez de Prado, Advances in Financial Machine Learning (2018), chapters
+7 and 12.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import combinations
 
 import numpy as np
 
 from trading_core.errors import InvalidConfigError, TooShortHistoryError
-from trading_core.schema import DateArray, IntArray
+from trading_core.schema import DateArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +96,118 @@ def walk_forward(
         end = min(start + step, total)
         splits.append(_split(sessions, begin, start, end, max_horizon, validation_fraction, embargo))
     return splits
+
+
+# --- cross-validation -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fold:
+    """One split of a cross-validation: decision columns of each part, ascending, and the numbers of the tested groups.
+
+    Neither the training nor the validation part touches a test label: no interval [t + 1, t + 1 + h] of one overlaps an
+    interval of the other. Validation is the last stretch of what the test leaves over, training what lies before it.
+    """
+
+    train: IntArray
+    validation: IntArray
+    test: IntArray
+    tested: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CombinatorialFolds:
+    """C(N, k) folds of N groups, of which each tests k, and the phi = k / N * C(N, k) = C(N-1, k-1) paths through them.
+
+    groups: decision columns of each of the N groups. paths: [phi, N] int64; the forecasts of group g on path j are those
+    of fold `paths[j, g]`, the j-th fold, in order, that tests g. Every (fold, tested group) is on exactly one path.
+    """
+
+    folds: tuple[Fold, ...]
+    groups: tuple[IntArray, ...]
+    paths: IntArray
+
+    def assemble(self, values: Sequence[FloatArray]) -> FloatArray:
+        """[phi, decisions, ...]: each path's values over all decisions, in order; values[f]: [len(folds[f].test), ...].
+
+        Errors: InvalidConfigError when they are not one array per fold with one row per test decision.
+        """
+        found, wanted = [len(rows) for rows in values], [len(fold.test) for fold in self.folds]
+        if found != wanted:
+            raise InvalidConfigError(
+                "The values of the folds", [f"rows of each: {found}; the test parts have {wanted}"]
+            )
+        pieces = [
+            [values[f][np.searchsorted(self.folds[f].test, self.groups[g])] for g, f in enumerate(path)]
+            for path in self.paths.tolist()
+        ]
+        return np.stack([np.concatenate(path) for path in pieces])
+
+
+def combinatorial(
+    sessions: DateArray,
+    before: date,
+    max_horizon: int,
+    groups: int = 6,
+    tested: int = 2,
+    validation_fraction: float = 0.1,
+    embargo: int = 0,
+) -> CombinatorialFolds:
+    """Combinatorial purged cross-validation over the decisions that may be used before a test from `before` on.
+
+    sessions, max_horizon, validation_fraction (of each fold's decisions outside test, purge and embargo) and embargo: as
+    in `chronological`. groups: N, consecutive and of equal size to one decision, the larger ones first; tested: k < N.
+    Folds are in lexicographic order of their tested groups, as in the book's figure 12.1.
+    Errors: InvalidConfigError, TooShortHistoryError when a part of any fold would be empty.
+    """
+    _check(max_horizon, validation_fraction, embargo)
+    if not 1 <= tested < groups:
+        raise InvalidConfigError(
+            "The cross-validation",
+            [f"{tested} of {groups} groups tested; give at least 2 groups and test fewer than all"],
+        )
+    purge = max_horizon + 1
+    decisions = max(int(np.searchsorted(sessions, np.datetime64(before, "D"))) - purge - embargo, 0)
+    parts = tuple(np.array_split(np.arange(decisions, dtype=np.int64), groups))
+    chosen = list(combinations(range(groups), tested))
+    folds = [_fold(parts, numbers, purge, embargo, validation_fraction) for numbers in chosen]
+    if any(not len(part) for fold in folds for part in (fold.train, fold.validation, *parts)):
+        # Enough, whichever groups are tested: one group between two tested ones then holds a fold's other two parts.
+        left = math.ceil((purge + embargo + 2) / (1.0 - validation_fraction))
+        need = groups * (left + 2 * purge + embargo) + purge + embargo
+        raise TooShortHistoryError(f"A cross-validation of {groups} groups", decisions + purge + embargo, need)
+    paths = np.array([[f for f, numbers in enumerate(chosen) if g in numbers] for g in range(groups)], dtype=np.int64)
+    return CombinatorialFolds(tuple(folds), parts, paths.T)  # [N, phi] -> [phi, N]
+
+
+def purged_k_fold(
+    sessions: DateArray,
+    before: date,
+    max_horizon: int,
+    folds: int = 5,
+    validation_fraction: float = 0.1,
+    embargo: int = 0,
+) -> tuple[Fold, ...]:
+    """Purged k-fold cross-validation with embargo: each of `folds` consecutive groups is tested once. Arguments and
+    errors: see `combinatorial`."""
+    return combinatorial(sessions, before, max_horizon, folds, 1, validation_fraction, embargo).folds
+
+
+def _fold(
+    groups: Sequence[IntArray], tested: tuple[int, ...], purge: int, embargo: int, validation_fraction: float
+) -> Fold:
+    """Everything outside the tested groups, their purge on both sides and the embargo after them, cut in two."""
+    decisions = sum(len(group) for group in groups)
+    free = np.ones(decisions, dtype=np.bool_)
+    for group in (groups[number] for number in tested if len(groups[number])):
+        free[max(int(group[0]) - purge, 0) : int(group[-1]) + 1 + purge + embargo] = False
+    kept = np.flatnonzero(free).astype(np.int64)
+    validation = kept[-max(1, round(validation_fraction * len(kept))) :]
+    train = kept[kept < validation[0] - purge - embargo] if len(validation) else kept
+    return Fold(train, validation, np.concatenate([groups[number] for number in tested]), tested)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
 
 
 def _split(
