@@ -11,9 +11,14 @@ import numpy as np
 from trading_core.dataset.panel import Panel, trailing_volatility
 from trading_core.dataset.scaling import Scaler
 from trading_core.dataset.windows import ScaledPanel, Vocabulary, WindowSet, WindowSpec
+from trading_core.models.gru import GRUConfig
+from trading_core.models.hybrid import HybridConfig
+from trading_core.models.kan_former import KANFormerConfig
 from trading_core.models.linear import LinearConfig
 from trading_core.models.lstm import LSTMConfig
+from trading_core.models.mlp import MLPConfig
 from trading_core.models.tft import TFTConfig
+from trading_core.models.transformer import TransformerConfig
 from trading_core.registry.bundle import Bundle, ModelCard, architecture_of
 from trading_core.training.config import TrainingConfig
 from trading_core.training.data import input_spec
@@ -23,11 +28,16 @@ from trading_core.training.fit import FitResult
 CONFIGS: dict[str, Any] = {
     "tft": TFTConfig(hidden_size=8, attention_heads=2, hidden_continuous_size=4, dropout=0.1),
     "lstm": LSTMConfig(hidden_size=8, dropout=0.1),
+    "gru": GRUConfig(hidden_size=8, dropout=0.1, bidirectional=True),
+    "transformer": TransformerConfig(hidden_size=8, attention_heads=2, layers=1, feed_forward_size=16),
+    "mlp": MLPConfig(hidden_size=16, layers=1, dropout=0.1),
+    "hybrid": HybridConfig(hidden_size=8, attention_heads=2, feed_forward_size=16, experts=2, expert_size=4),
+    "kan_former": KANFormerConfig(
+        hidden_size=8, attention_heads=2, feed_forward_size=8, experts=2, expert_size=4, revin_channels="all"
+    ),
     "linear": LinearConfig(ridge=0.001, lags=2),
 }
-TRAINING = TrainingConfig(
-    epochs=3, learning_rate=0.02, dates_per_batch=6, symbols_per_date=None, patience=3, ic_weight=0.2, threads=1
-)
+TRAINING = TrainingConfig(epochs=3, learning_rate=0.02, dates_per_batch=6, symbols_per_date=None, patience=3, threads=1)
 ENCODER = 5
 HORIZONS = (1, 3)
 

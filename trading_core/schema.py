@@ -225,9 +225,15 @@ class InputSpec:
     static_cardinalities: tuple[int, ...] = ()  # K: number of categories of each static column, index 0 = unknown
     quantiles: tuple[float, ...] = QUANTILES
     targets: tuple[Target, ...] = (Target.QUANTILES,)
+    score: Target = Target.QUANTILES  # what symbols are ranked by: the median, or the column of another target
     # Channels that describe the sample rather than its path (calendar, moneyness): models with an input for such things
     # read them at the decision's own step; all channels are also part of the path.
     context: tuple[str, ...] = ()
+
+    @property
+    def median(self) -> int:
+        """The position of the middle quantile, or of the level nearest to it."""
+        return min(range(len(self.quantiles)), key=lambda i: abs(self.quantiles[i] - 0.5))
 
     def width(self, target: Target) -> int:
         """How many columns of the output the target takes."""

@@ -19,7 +19,10 @@ from trading_core.models.forward import forward_in_batches
 from trading_core.models.registry import MODELS
 from trading_core.training.config import TrainingConfig
 from trading_core.training.data import DateBatches, TrainingDataModule, chunks, input_spec
-from trading_core.training.fit import FitResult, choose_device, fit
+from trading_core.training.fit import FitResult, fit
+from trading_core.training.gradient import choose_device
+from trading_core.training.loss import Objective
+from trading_core.training.losses import LossConfig
 from trading_core.training.progress import EpochRecord, epoch_line
 from trading_core.training.validate import validation_loss, validation_rank_ic
 
@@ -44,8 +47,13 @@ def lstm(training: TrainingConfig, on_progress: Any = lambda _: None, seed: int 
         ("symbols_per_date", 1, "symbols_per_date is 1; it must lie between 2"),
         ("batches_per_epoch", 0, "batches_per_epoch is 0"),
         ("patience", 0, "patience is 0"),
-        ("monitor", "sharpe", "monitor is 'sharpe'; it must be 'rank_ic' or 'loss'"),
-        ("ic_weight", -1.0, "ic_weight is -1.0"),
+        ("monitor", "sharpe", "monitor is 'sharpe'; it must be one of 'rank_ic', 'ic', 'loss', 'pr_auc'"),
+        ("schedule", "step", "schedule is 'step'; it must be one of 'constant', 'cosine', 'plateau'"),
+        ("precision", "8", "precision is '8'; it must be one of '32', 'bf16', '16'"),
+        ("warmup_epochs", -1.0, "warmup_epochs is -1.0"),
+        ("min_learning_rate", 1.0, "min_learning_rate is 1.0; it must lie between 0.0 and 0.001"),
+        ("plateau_factor", 1.0, "plateau_factor is 1.0"),
+        ("plateau_patience", -1, "plateau_patience is -1"),
         ("max_minutes", 0.0, "max_minutes is 0.0"),
         ("threads", 0, "threads is 0"),
     ],
@@ -111,7 +119,8 @@ def test_the_best_epochs_weights_are_restored_and_training_stops_early() -> None
     assert len(losses) == result.best_epoch + 2  # patience
     batches = (VALIDATION.gather(rows) for rows in chunks(VALIDATION))
     quantiles = forward_in_batches(result.module, ((b.x, b.static) for b in batches))
-    again = validation_loss(quantiles, VALIDATION, SPEC.quantiles, training.ic_weight)
+    objective = Objective.of(SPEC, training.losses, torch.from_numpy(TRAIN.labels))
+    again = validation_loss(quantiles, VALIDATION, objective)
     assert again == pytest.approx(min(losses), abs=1e-6)
 
 
@@ -129,7 +138,7 @@ def test_validation_rank_ic_equals_scipy() -> None:
     score, label = quantiles[:, :, 3] * VALIDATION.scale, VALIDATION.y * VALIDATION.scale
     dates = [VALIDATION.columns == column for column in VALIDATION.decision_columns]
     expected = np.mean([spearmanr(score[d, h], label[d, h])[0] for h in range(2) for d in dates])
-    assert validation_rank_ic(quantiles, VALIDATION, SPEC.quantiles) == pytest.approx(expected, abs=1e-9)
+    assert validation_rank_ic(quantiles, VALIDATION, SPEC) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_run_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +171,7 @@ def test_a_loss_that_is_not_a_number_fails_the_training() -> None:
 
 def test_a_time_limit_ends_the_training_after_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(float(60 * i) for i in range(10_000))  # every look at the clock is a minute later
-    monkeypatch.setattr("trading_core.training.fit.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("trading_core.training.watch.time.monotonic", lambda: next(clock))
     assert len(lstm(replace(TRAINING, epochs=50, patience=50, max_minutes=3.0)).history) == 1
 
 
@@ -195,7 +204,7 @@ def test_every_network_trains_by_the_same_module() -> None:
         def build(self, config: Any, spec: Any) -> nn.Module:
             return Constant()
 
-    training = replace(TRAINING, epochs=2, ic_weight=0.0)
+    training = replace(TRAINING, epochs=2, losses=LossConfig(ic=0.0))
     entry: Any = Entry()
     result = fit(entry, None, SPEC, TRAIN, VALIDATION, training, 7, lambda _: None, device="cpu")
     assert result.history[-1].val_loss < result.history[0].val_loss
@@ -205,7 +214,7 @@ def test_every_network_trains_by_the_same_module() -> None:
 def test_with_two_symbols_a_session_the_best_epoch_is_that_of_the_loss() -> None:
     """A rank IC needs three pairs: judged by it, no epoch would be better than the first."""
     train, validation = window_sets(planted_panel(symbols=2))
-    training = replace(TRAINING, epochs=4, patience=4, ic_weight=0.0, symbols_per_date=None)
+    training = replace(TRAINING, epochs=4, patience=4, losses=LossConfig(ic=0.0), symbols_per_date=None)
     records: list[EpochRecord] = []
     entry, config = MODELS["lstm"], CONFIGS["lstm"]
     result = fit(entry, config, input_spec(train), train, validation, training, 7, records.append, device="cpu")

@@ -15,11 +15,18 @@ from typing import Literal
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from trading_core.dataset.labels import forward_returns
+from trading_core.dataset.labels import (
+    class_labels,
+    directions,
+    forward_returns,
+    rank_labels,
+    triple_barrier,
+    volatility_labels,
+)
 from trading_core.dataset.panel import Panel
 from trading_core.dataset.scaling import Scaler
 from trading_core.errors import EmptyUniverseError, InvalidConfigError, TooShortHistoryError, UnknownNameError
-from trading_core.schema import BoolArray, Float32Array, FloatArray, IntArray
+from trading_core.schema import BoolArray, Float32Array, FloatArray, IntArray, Target
 
 TargetScale = Literal["volatility", "none"]
 STATIC_COLUMNS = ("sector", "symbol")
@@ -71,12 +78,21 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class WindowSpec:
-    """encoder_length E and horizons H in sessions; target_scale as in the model config; static: of STATIC_COLUMNS."""
+    """What a sample holds. The fields are those of the model config, in its words.
+
+    encoder_length E and horizons H in sessions; static: of STATIC_COLUMNS; context: features that describe the sample;
+    class_threshold: of the Bear and Bull classes, barrier_width: of the two barriers, both in units of sigma * sqrt(h).
+    """
 
     encoder_length: int
     horizons: tuple[int, ...]
     target_scale: TargetScale = "volatility"
     static: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = (Target.QUANTILES,)
+    score: Target = Target.QUANTILES
+    context: tuple[str, ...] = ()
+    class_threshold: float = 0.5
+    barrier_width: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,13 +119,15 @@ class Windows:
     """One batch.
 
     x: [B, E, C] float32; the last step is the decision's own session. static: [B, K] int64.
-    y: [B, H] float32 = label / scale (NaN for inference). scale: [B, H] float64; label = y * scale.
+    y: [B, H] float32 = return / scale (NaN for inference). scale: [B, H] float64; return = y * scale.
+    labels: [B, H, L] float32, one column per target of the spec, NaN where it is not known; see schema.Target.
     symbol: [B] int64, row of the panel. column: [B] int64, decision column of the panel.
     """
 
     x: Float32Array
     static: IntArray
     y: Float32Array
+    labels: Float32Array
     scale: FloatArray
     symbol: IntArray
     column: IntArray
@@ -121,7 +139,8 @@ class WindowSet:
     Build it with `for_training` or `for_inference`.
 
     `scaled`, `spec`, `vocabulary`: what it was built from. `symbol`, `columns`: [N] int64, of each sample.
-    `static_codes`: [S, K] int64 of each symbol. `y` [N, H] float32 and `scale` [N, H] float64: as in Windows.
+    `static_codes`: [S, K] int64 of each symbol. `y` [N, H] float32, `labels` [N, H, L] float32 and `scale` [N, H]
+    float64: as in Windows.
     """
 
     def __init__(
@@ -131,7 +150,7 @@ class WindowSet:
         vocabulary: Vocabulary,
         symbol: IntArray,
         columns: IntArray,
-        labels: FloatArray | None,
+        returns: FloatArray | None,
     ) -> None:
         self.scaled = scaled
         self.spec = spec
@@ -140,8 +159,12 @@ class WindowSet:
         self.columns = columns
         self.static_codes = vocabulary.codes(scaled.panel, spec.static)
         self.scale = _scale(scaled.panel, spec, symbol, columns)
-        raw = np.full(self.scale.shape, np.nan) if labels is None else labels[symbol, columns]
+        raw = np.full(self.scale.shape, np.nan) if returns is None else returns[symbol, columns]
         self.y: Float32Array = (raw / self.scale).astype(np.float32)
+        self.labels = np.full((*self.y.shape, len(spec.targets)), np.nan, dtype=np.float32)
+        if returns is not None:
+            for position, target in enumerate(spec.targets):
+                self.labels[..., position] = _labels(scaled.panel, spec, target, returns)[symbol, columns]
 
     @classmethod
     def for_training(
@@ -150,17 +173,18 @@ class WindowSet:
         """Samples with a full set of labels; also for validation and for scoring a test part.
 
         (symbol, t) is a sample when t is one of `columns`, t >= E - 1, the symbol has a row on t and on at least
-        ceil(0.8 E) sessions of the window, all its labels are known in the panel and its volatility is known at t.
+        ceil(0.8 E) sessions of the window, all its returns are known in the panel and its volatility is known at t.
+        Labels of further targets may be missing in a sample: a volatility needs more prices than a return.
         Errors: TooShortHistoryError (fewer sessions than E), EmptyUniverseError (no sample).
         """
         panel = scaled.panel
-        labels = forward_returns(panel.opens, spec.horizons, panel.breaks)
-        valid = _valid(scaled, spec) & np.isfinite(labels).all(axis=2) & np.isfinite(panel.sigma)
+        returns = forward_returns(panel.opens, spec.horizons, panel.breaks)
+        valid = _valid(scaled, spec) & np.isfinite(returns).all(axis=2) & np.isfinite(panel.sigma)
         symbol, chosen = _samples(valid, columns)
         if len(symbol) == 0:
             reason = f"none has a window of {spec.encoder_length} sessions and its labels in {len(columns)} decisions"
             raise EmptyUniverseError(panel.market, reason)
-        return cls(scaled, spec, vocabulary, symbol, chosen, labels)
+        return cls(scaled, spec, vocabulary, symbol, chosen, returns)
 
     @classmethod
     def for_inference(
@@ -202,6 +226,7 @@ class WindowSet:
             x=self._encode(symbol, column),
             static=self.static_codes[symbol],
             y=self.y[rows],
+            labels=self.labels[rows],
             scale=self.scale[rows],
             symbol=symbol,
             column=column,
@@ -242,3 +267,20 @@ def _scale(panel: Panel, spec: WindowSpec, symbol: IntArray, columns: IntArray) 
     if spec.target_scale == "none":
         return np.ones((len(symbol), len(spec.horizons)))
     return panel.sigma[symbol, columns][:, None] * np.sqrt(np.array(spec.horizons, dtype=np.float64))
+
+
+def _labels(panel: Panel, spec: WindowSpec, target: Target, returns: FloatArray) -> FloatArray:
+    """[S, T, H] labels of one target. returns: [S, T, H] forward returns."""
+    if target is Target.DIRECTION:
+        return directions(returns)
+    if target is Target.RANK:
+        return rank_labels(returns)
+    if target is Target.VOLATILITY:
+        return volatility_labels(panel.opens, panel.sigma, spec.horizons, panel.breaks)
+    if target is Target.BARRIER:
+        width = spec.barrier_width
+        return triple_barrier(panel.opens, panel.closes, panel.sigma, spec.horizons, width, panel.breaks)
+    in_volatilities = returns / (panel.sigma[:, :, None] * np.sqrt(np.array(spec.horizons, dtype=np.float64)))
+    if target is Target.CLASSES:
+        return class_labels(in_volatilities, spec.class_threshold)
+    return in_volatilities if spec.target_scale == "volatility" else returns

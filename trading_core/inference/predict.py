@@ -9,8 +9,8 @@ from datetime import date, datetime
 import numpy as np
 import polars as pl
 
+from trading_core.calibration.outputs import Outputs, read_outputs
 from trading_core.calibration.platt import Platt
-from trading_core.calibration.quantiles import p_up_from_quantiles
 from trading_core.dataset.panel import Panel
 from trading_core.dataset.scaling import Scaler
 from trading_core.dataset.windows import ScaledPanel, TargetScale, Vocabulary, WindowSet, WindowSpec
@@ -66,11 +66,11 @@ def predict(
     _check_sessions(card, panel, columns, closes, labels.model_version)
     windows = _windows(bundle, panel, columns)
     with torch_threads(threads):
-        scaled = forward_in_batches(bundle.module, _batches(windows, batch_size))  # [N,H,Q]
+        output = forward_in_batches(bundle.module, _batches(windows, batch_size))  # [N,H,O]
     if len(windows) == 0:
         return pl.DataFrame(schema=_COLUMNS)
-    quantiles = np.sort(scaled.astype(np.float64) * windows.scale[:, :, None], axis=-1)
-    return _frame(card, panel, windows, quantiles, _p_up(card, quantiles), closes, labels)
+    found = read_outputs(output, card.spec, windows.scale, panel.sigma[windows.symbol, windows.columns])
+    return _frame(card, panel, windows, found, closes, labels)
 
 
 def _check_sessions(
@@ -118,9 +118,8 @@ def _batches(windows: WindowSet, size: int) -> Iterator[tuple[Float32Array, IntA
         yield batch.x, batch.static
 
 
-def _p_up(card: ModelCard, quantiles: FloatArray) -> FloatArray:
-    """[N,H] calibrated probability that the label is positive. quantiles: [N,H,Q]."""
-    raw = p_up_from_quantiles(quantiles, card.spec.quantiles)
+def _p_up(card: ModelCard, raw: FloatArray) -> FloatArray:
+    """[N,H] calibrated probability that the label is positive. raw: [N,H]."""
     return np.stack([Platt.from_json(text).apply(raw[:, h]) for h, text in enumerate(card.platt)], axis=1)
 
 
@@ -128,27 +127,26 @@ def _frame(
     card: ModelCard,
     panel: Panel,
     windows: WindowSet,
-    quantiles: FloatArray,
-    p_up: FloatArray,
+    found: Outputs,
     closes: Mapping[date, datetime],
     labels: ForecastLabels,
 ) -> pl.DataFrame:
-    rows, horizons = p_up.shape
+    rows, horizons = found.score.shape
     sessions = panel.sessions[windows.columns]  # [N]
     asked = np.unique(sessions)
     close_of = pl.DataFrame(
         {SESSION: asked, TS: [closes[day] for day in asked.astype(object)]},
         schema_overrides={SESSION: pl.Date, TS: UTC_TS},
     )
-    flat = quantiles.reshape(rows * horizons, -1)  # [N,H,Q] -> [N*H,Q]
+    flat = found.quantiles.reshape(rows * horizons, -1)  # [N,H,Q] -> [N*H,Q]
     frame = pl.DataFrame(
         {
             SYMBOL: np.repeat(np.array(panel.symbols, dtype=object)[windows.symbol], horizons),
             SESSION: np.repeat(sessions, horizons),
             "horizon": np.tile(np.array(card.spec.horizons, dtype=np.int32), rows),
             **{name: flat[:, k] for k, name in enumerate(QUANTILE_COLUMNS)},
-            "score": flat[:, QUANTILES.index(0.5)],
-            "p_up": p_up.reshape(-1),
+            "score": found.score.reshape(-1),
+            "p_up": _p_up(card, found.p_up).reshape(-1),
         },
         schema_overrides={SYMBOL: pl.String, SESSION: pl.Date},
     )

@@ -69,7 +69,7 @@ def fit_closed_form(module: nn.Module, batches: Batches) -> None:
     size, horizons = module.weight.shape
     gram = torch.zeros(size + 1, size + 1, dtype=torch.float64)
     moment = torch.zeros(size + 1, horizons, dtype=torch.float64)
-    for x, _, y in batches():
+    for x, _, y, _ in batches():
         rows = torch.cat((module.inputs(x), torch.ones(len(x), 1, dtype=torch.float64)), dim=1)  # [B,L*C+1]
         gram += rows.T @ rows
         moment += rows.T @ y.double()  # [L*C+1,H]
@@ -84,7 +84,7 @@ def fit_closed_form(module: nn.Module, batches: Batches) -> None:
         raise TrainingFailedError("the ridge equations have no finite solution (features or labels are not finite)")
     module.weight.copy_(solution[:-1])
     module.bias.copy_(solution[-1])
-    residuals = torch.cat([y.double() - module.mean(x) for x, _, y in batches()])  # [N,H]
+    residuals = torch.cat([y.double() - module.mean(x) for x, _, y, _ in batches()])  # [N,H]
     module.residual_quantiles.copy_(_quantiles(residuals, module.quantiles))
 
 

@@ -66,6 +66,11 @@ class ModelEntry:
 _ENTRIES = (
     ModelEntry("tft", "trading_core.models.tft", "Temporal Fusion Transformer of pytorch-forecasting"),
     ModelEntry("lstm", "trading_core.models.lstm", "LSTM over the window with a monotone quantile head"),
+    ModelEntry("gru", "trading_core.models.gru", "GRU over the window with a monotone quantile head"),
+    ModelEntry("transformer", "trading_core.models.transformer", "Transformer encoder over the window, mean or CLS"),
+    ModelEntry("mlp", "trading_core.models.mlp", "Multilayer perceptron over the window laid flat"),
+    ModelEntry("hybrid", "trading_core.models.hybrid", "LSTM, Transformer, cross-attention and a mixture of experts"),
+    ModelEntry("kan_former", "trading_core.models.kan_former", "Transformer and experts of Kolmogorov-Arnold layers"),
     ModelEntry("linear", "trading_core.models.linear", "Ridge regression on the last rows, solved in closed form"),
 )
 

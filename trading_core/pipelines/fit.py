@@ -24,6 +24,7 @@ from trading_core.registry.mlflow_registry import ModelVersion
 from trading_core.schema import InputSpec
 from trading_core.training.config import TrainingConfig
 from trading_core.training.fit import FitResult, fit
+from trading_core.training.progress import history_csv
 
 MASK_ABOVE = 0.01  # a feature missing in more of the training rows than this gets a mask channel
 LIBRARIES = ("torch", "numpy", "polars", "pytorch-forecasting", "lightning", "safetensors")
@@ -121,7 +122,7 @@ def _register(
         },
         files={
             "request.json": config.canonical_json(request).encode(),
-            "history.csv": _history_csv(fitted).encode(),
+            "history.csv": history_csv(fitted.history).encode(),
             "bundle/config.json": ws.store.read_bytes(f"{prefix}/config.json"),
             "bundle/weights.safetensors": ws.store.read_bytes(f"{prefix}/weights.safetensors"),
             "bundle/MANIFEST.json": ws.store.read_bytes(f"{prefix}/MANIFEST.json"),
@@ -179,15 +180,6 @@ def _params(
         **{f"training.{key}": str(value) for key, value in model.training.items()},
         **{f"table.{key}": value for key, value in request.versions.items()},
     }
-
-
-def _history_csv(fitted: FitResult) -> str:
-    rows = ["epoch,train_loss,val_loss,val_rank_ic,learning_rate,seconds"]
-    rows += [
-        f"{r.epoch},{r.train_loss!r},{r.val_loss!r},{r.val_rank_ic!r},{r.learning_rate!r},{r.seconds:.3f}"
-        for r in fitted.history
-    ]
-    return "\n".join(rows) + "\n"
 
 
 def _record_trial(

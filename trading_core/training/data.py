@@ -19,12 +19,18 @@ ROWS_PER_CHUNK = 4096  # samples per batch where no gradient is needed
 
 
 class Batch(NamedTuple):
-    """x [B,E,C] float32, static [B,K] int64, y [B,H] float32, date [B] int64: 0 for the batch's first session, 1 ..."""
+    """x [B,E,C] float32, static [B,K] int64, y [B,H] float32 scaled return, labels [B,H,L] float32 of each target.
+
+    date [B] int64: 0 for the batch's first session, 1 ...; symbol, column [B] int64: the sample's place in the panel.
+    """
 
     x: Tensor
     static: Tensor
     y: Tensor
+    labels: Tensor
     date: Tensor
+    symbol: Tensor
+    column: Tensor
 
 
 def input_spec(windows: WindowSet) -> InputSpec:
@@ -34,6 +40,9 @@ def input_spec(windows: WindowSet) -> InputSpec:
         encoder_length=windows.spec.encoder_length,
         horizons=windows.spec.horizons,
         static_cardinalities=windows.cardinalities,
+        targets=windows.spec.targets,
+        score=windows.spec.score,
+        context=windows.spec.context,
     )
 
 
@@ -52,15 +61,19 @@ class _Samples(Dataset[Batch]):
     def __getitem__(self, rows: IntArray) -> Batch:
         batch = self.windows.gather(rows)
         date = np.unique(batch.column, return_inverse=True)[1].astype(np.int64)
-        return Batch(*(torch.from_numpy(part) for part in (batch.x, batch.static, batch.y, date)))
+        parts = (batch.x, batch.static, batch.y, batch.labels, date, batch.symbol, batch.column)
+        return Batch(*(torch.from_numpy(part) for part in parts))
 
 
 class DateBatches(Sampler[IntArray]):
-    """Row arrays of `dates_per_batch` whole sessions each, in a new order every epoch, drawn from (seed, epoch)."""
+    """Row arrays of `dates_per_batch` whole sessions each, in a new order every epoch, drawn from (seed, epoch).
+
+    `first_epoch`: how many epochs an interrupted run has done; epochs are counted on from there.
+    """
 
     def __init__(self, windows: WindowSet, config: TrainingConfig, seed: int) -> None:
         self.windows, self.config, self.seed = windows, config, seed
-        self.epoch = 0
+        self.epoch = self.first_epoch = 0
         self.columns = windows.decision_columns
         batches = -(-len(self.columns) // config.dates_per_batch)
         self.batches = min(batches, config.batches_per_epoch or batches)
@@ -73,11 +86,20 @@ class DateBatches(Sampler[IntArray]):
         return self.batches
 
     def __iter__(self) -> Iterator[IntArray]:
-        random = np.random.default_rng((self.seed, self.epoch))
-        order = random.permutation(self.columns)
-        for start in range(0, self.batches * self.config.dates_per_batch, self.config.dates_per_batch):
-            dates = order[start : start + self.config.dates_per_batch]
-            yield np.concatenate([self._rows(int(column), random) for column in np.sort(dates)])
+        random = np.random.default_rng((self.seed, self.first_epoch + self.epoch))
+        for dates in self._dates(random)[: self.batches]:
+            yield np.concatenate([self._rows(int(column), random) for column in dates])
+
+    def _dates(self, random: np.random.Generator) -> list[IntArray]:
+        """The sessions of each batch, ascending; every session is in one batch."""
+        size = self.config.dates_per_batch
+        if not self.config.consecutive_dates:
+            order = random.permutation(self.columns)
+            return [np.sort(order[start : start + size]) for start in range(0, len(order), size)]
+        # Rotated, so that the borders between batches move from epoch to epoch; a batch over the seam is still whole.
+        turned = np.roll(self.columns, -int(random.integers(len(self.columns))))
+        runs = [np.sort(turned[start : start + size]) for start in range(0, len(turned), size)]
+        return [runs[i] for i in random.permutation(len(runs))]
 
     def _rows(self, column: int, random: np.random.Generator) -> IntArray:
         rows = self.windows.rows_of_column(column)
@@ -106,11 +128,11 @@ class TrainingDataModule(L.LightningDataModule):
 
     def __init__(self, train: WindowSet, validation: WindowSet, config: TrainingConfig, seed: int) -> None:
         super().__init__()
-        self.train, self.validation, self.config, self.seed = train, validation, config, seed
+        self.train, self.validation, self.config = train, validation, config
+        self.batches = DateBatches(train, config, seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        sampler = DateBatches(self.train, self.config, self.seed)
-        return DataLoader(_Samples(self.train), sampler=sampler, batch_size=None)
+        return DataLoader(_Samples(self.train), sampler=self.batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(_Samples(self.validation), sampler=_InOrder(self.validation), batch_size=None)

@@ -1,9 +1,18 @@
-"""The objective: quantile loss, plus a reward for ordering each session's symbols right."""
+"""The objective: quantile loss, the order within each session, and the losses of further targets, weighted and summed.
+
+B samples, H horizons, O output columns, L targets. Labels that are not known (NaN) count in no loss.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from trading_core.schema import InputSpec, Target
+from trading_core.training.losses import LossConfig
 
 EPSILON = 1e-8  # variances of scaled labels are near 1
 
@@ -37,10 +46,121 @@ def information_coefficient(score: Tensor, y: Tensor, date: Tensor) -> Tensor:
     return (correlation * usable).sum() / usable.sum().clamp(min=1)
 
 
-def objective(quantiles: Tensor, y: Tensor, date: Tensor, levels: Tensor, ic_weight: float) -> Tensor:
-    """pinball + ic_weight * (1 - information_coefficient of the median). A scalar; shapes as above."""
-    loss = pinball(quantiles, y, levels)
-    if ic_weight == 0.0:
-        return loss
-    median = quantiles[..., int((levels - 0.5).abs().argmin())]  # [B,H,Q] -> [B,H]
-    return loss + ic_weight * (1.0 - information_coefficient(median, y, date))
+def binary_loss(logit: Tensor, outcome: Tensor, pos_weight: Tensor, gamma: float) -> Tensor:
+    """Mean of w (1 - p_t)^gamma * (-log p_t) over known outcomes; p_t is the probability given to what came. A scalar.
+
+    gamma = 0 is cross-entropy with the positive outcomes weighted by w; gamma > 0 the focal loss (Lin et al. 2017, eq. 5).
+    logit, outcome: [B,H], outcome 0, 1 or NaN. pos_weight: [H], w of a positive outcome; that of a negative one is 1.
+    """
+    known = torch.isfinite(outcome)
+    target = torch.where(known, outcome, 0.0)
+    loss = F.binary_cross_entropy_with_logits(logit, target, reduction="none")  # [B,H], -log p_t
+    weight = 1.0 + (pos_weight - 1.0) * target
+    return _mean(weight * (-torch.expm1(-loss)).clamp(min=EPSILON) ** gamma * loss if gamma else weight * loss, known)
+
+
+def class_loss(logits: Tensor, code: Tensor, weights: Tensor, gamma: float) -> Tensor:
+    """Mean of w_c (1 - p_c)^gamma * (-log p_c) over known codes c (Lin et al. 2017). A scalar.
+
+    logits: [B,H,3]. code: [B,H], 0, 1, 2 or NaN. weights: [H,3].
+    """
+    known = torch.isfinite(code)
+    index = torch.where(known, code, 0.0).long().unsqueeze(-1)  # [B,H] -> [B,H,1]
+    loss = -torch.log_softmax(logits, dim=-1).gather(-1, index).squeeze(-1)  # [B,H,3] -> [B,H]
+    weight = weights.expand(len(code), -1, -1).gather(-1, index).squeeze(-1)  # [B,H,3] -> [B,H]
+    return _mean(weight * (-torch.expm1(-loss)).clamp(min=EPSILON) ** gamma * loss if gamma else weight * loss, known)
+
+
+def squared_loss(prediction: Tensor, label: Tensor) -> Tensor:
+    """Mean squared error over known labels. A scalar. prediction, label: [B,H], label may be NaN."""
+    known = torch.isfinite(label)
+    return _mean((prediction - torch.where(known, label, 0.0)) ** 2, known)
+
+
+def _mean(values: Tensor, known: Tensor) -> Tensor:
+    return torch.where(known, values, 0.0).sum() / known.sum().clamp(min=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Objective:
+    """The weighted sum of the losses of all targets of `spec`.
+
+    levels: [Q]. pos_weight: [H], of the direction. class_weights: [H,3] each, of the classes and of the barriers.
+    """
+
+    spec: InputSpec
+    losses: LossConfig
+    levels: Tensor
+    pos_weight: Tensor
+    class_weights: Tensor
+    barrier_weights: Tensor
+
+    @classmethod
+    def of(cls, spec: InputSpec, losses: LossConfig, labels: Tensor) -> Objective:
+        """labels: [N,H,L] of the training part: what "balanced" weights are counted from."""
+        horizons = len(spec.horizons)
+        weights = {target: torch.tensor(losses.class_weights).repeat(horizons, 1) for target in _CLASSES}
+        if losses.balance_classes:
+            weights = {t: w / _shares(labels, spec, t) if t in spec.targets else w for t, w in weights.items()}
+        pos_weight = torch.ones(horizons)
+        if losses.pos_weight != "balanced":
+            pos_weight *= float(losses.pos_weight)
+        elif Target.DIRECTION in spec.targets:
+            up = labels[..., spec.targets.index(Target.DIRECTION)]  # [N,H]
+            pos_weight = (up == 0).sum(dim=0) / (up == 1).sum(dim=0).clamp(min=1)
+        levels = torch.tensor(spec.quantiles, dtype=torch.float32)
+        return cls(spec, losses, levels, pos_weight.float(), weights[Target.CLASSES], weights[Target.BARRIER])
+
+    def to(self, like: Tensor) -> Objective:
+        """On the device and with the dtype of `like`."""
+        moved = (part.to(like) for part in (self.levels, self.pos_weight, self.class_weights, self.barrier_weights))
+        return Objective(self.spec, self.losses, *moved)
+
+    def __call__(self, output: Tensor, y: Tensor, labels: Tensor, date: Tensor) -> Tensor:
+        """A scalar. output: [B,H,O]. y: [B,H], the scaled return. labels: [B,H,L]. date: [B], see information_coefficient."""
+        total = output.new_zeros(())
+        for position, target in enumerate(self.spec.targets):
+            weight = getattr(self.losses, _WEIGHT_OF[target])
+            if weight:
+                part = output[..., self.spec.columns_of(target)]  # [B,H,w]
+                total = total + weight * self._loss(target, part, y, labels[..., position])
+        if self.losses.ic:
+            total = total + self.losses.ic * (1.0 - information_coefficient(score_of(output, self.spec), y, date))
+        return total
+
+    def _loss(self, target: Target, part: Tensor, y: Tensor, label: Tensor) -> Tensor:
+        gamma = self.losses.focal_gamma
+        if target is Target.QUANTILES:
+            return pinball(part, y, self.levels)
+        if target is Target.DIRECTION:
+            focal = gamma if self.losses.direction_loss == "focal" else 0.0
+            return binary_loss(part.squeeze(-1), label, self.pos_weight, focal)
+        if target is Target.CLASSES:
+            return class_loss(part, label, self.class_weights, gamma)
+        if target is Target.BARRIER:
+            return class_loss(part, label, self.barrier_weights, gamma)
+        return squared_loss(part.squeeze(-1), label)
+
+
+_CLASSES = (Target.CLASSES, Target.BARRIER)
+_WEIGHT_OF = {
+    Target.QUANTILES: "quantile",
+    Target.DIRECTION: "direction",
+    Target.CLASSES: "classes",
+    Target.VOLATILITY: "volatility",
+    Target.BARRIER: "barrier",
+    Target.RANK: "rank",
+}
+
+
+def score_of(output: Tensor, spec: InputSpec) -> Tensor:
+    """[B,H] of [B,H,O]: what symbols are ranked by, before the label's scale: the median, or `spec.score`'s column."""
+    part = output[..., spec.columns_of(spec.score)]
+    return part[..., spec.median if spec.score is Target.QUANTILES else 0]
+
+
+def _shares(labels: Tensor, spec: InputSpec, target: Target) -> Tensor:
+    """[H,3]: how often each class comes, times 3, so that classes equally often keep their weights."""
+    code = labels[..., spec.targets.index(target)]  # [N,H]
+    counts = torch.stack([(code == k).sum(dim=0) for k in range(3)], dim=-1).float()  # [H,3]
+    return (3.0 * counts / counts.sum(dim=-1, keepdim=True).clamp(min=1.0)).clamp(min=EPSILON)

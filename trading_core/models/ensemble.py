@@ -1,0 +1,27 @@
+"""Several networks of one architecture as one: the mean of their outputs (Lakshminarayanan et al. 2017).
+
+Quantiles are averaged level by level (Vincent 1912), logits before they become probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class Ensemble(nn.Module):
+    """forward(x [B,E,C], static [B,K]) -> [B,H,O], the members' mean: means of ascending quantiles ascend."""
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor, static: Tensor) -> Tensor:
+        return torch.stack([member(x, static) for member in self.members]).mean(dim=0)  # M x [B,H,O] -> [B,H,O]
+
+
+def joined(members: list[nn.Module]) -> nn.Module:
+    """The only member, or an ensemble of all."""
+    return members[0] if len(members) == 1 else Ensemble(members)
