@@ -36,7 +36,7 @@ class Platt:
         """
         keep = np.isfinite(p) & np.isfinite(outcome)
         p, outcome = np.asarray(p, dtype=np.float64)[keep], np.asarray(outcome, dtype=np.float64)[keep]
-        _check(p, outcome)
+        check_outcomes(p, outcome)
         n1 = int((outcome == 1.0).sum())
         n0 = len(outcome) - n1
         x = _logit(p)
@@ -57,7 +57,7 @@ class Platt:
 
     def to_json(self) -> str:
         """JSON that `from_json` turns into an equal object."""
-        return json.dumps({"a": self.a, "b": self.b})
+        return json.dumps({"kind": "platt", "a": self.a, "b": self.b})
 
     @classmethod
     def from_json(cls, text: str) -> Platt:
@@ -99,7 +99,8 @@ def _loss(a: float, b: float, x: FloatArray, target: FloatArray) -> float:
     return float(np.mean(np.logaddexp(0.0, z) - target * z))
 
 
-def _check(p: FloatArray, outcome: FloatArray) -> None:
+def check_outcomes(p: FloatArray, outcome: FloatArray) -> None:
+    """InvalidConfigError for a probability outside [0, 1] or an outcome other than 0 and 1. Both [N], finite."""
     problems = []
     if p.size and (p.min() < 0.0 or p.max() > 1.0):
         problems.append(f"p: probabilities from {p.min()} to {p.max()}; they must lie in [0, 1]")

@@ -9,8 +9,8 @@ from datetime import date, datetime
 import numpy as np
 import polars as pl
 
+from trading_core.calibration.calibrators import calibrator_from_json
 from trading_core.calibration.outputs import Outputs, read_outputs
-from trading_core.calibration.platt import Platt
 from trading_core.dataset.panel import Panel
 from trading_core.dataset.scaling import Scaler
 from trading_core.dataset.windows import ScaledPanel, TargetScale, Vocabulary, WindowSet, WindowSpec
@@ -120,7 +120,7 @@ def _batches(windows: WindowSet, size: int) -> Iterator[tuple[Float32Array, IntA
 
 def _p_up(card: ModelCard, raw: FloatArray) -> FloatArray:
     """[N,H] calibrated probability that the label is positive. raw: [N,H]."""
-    return np.stack([Platt.from_json(text).apply(raw[:, h]) for h, text in enumerate(card.platt)], axis=1)
+    return np.stack([calibrator_from_json(text).apply(raw[:, h]) for h, text in enumerate(card.platt)], axis=1)
 
 
 def _frame(

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from trading_core.calibration.platt import Platt
+from trading_core.calibration.calibrators import calibrator_from_json
 from trading_core.errors import ArtifactCorruptedError, BundleError, FormulaMismatchError, InvalidConfigError
 from trading_core.models.registry import MODELS
 from trading_core.schema import InputSpec
@@ -172,7 +172,7 @@ def _check_card(card: ModelCard, uri: str) -> None:
         problems.append(f"the cut-off {card.cutoff} lies before decisions that were learned from")
     try:
         for text in card.platt:
-            Platt.from_json(text)
+            calibrator_from_json(text)
     except InvalidConfigError as error:
         problems.append(f"a calibration cannot be read ({'; '.join(error.problems)})")
     if problems:
