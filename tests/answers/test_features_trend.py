@@ -172,6 +172,7 @@ def test_a_straight_line_by_hand() -> None:
         "sma_ratio_5": last / (last - 2.0) - 1.0,
         "sma_ratio_200": last / (last - 99.5) - 1.0,
         "sma_cross_20_50": (last - 9.5) / (last - 24.5) - 1.0,
+        "golden_cross_50_200": 1.0,  # the mean of 50 lies 24.5 below the close, that of 200 lies 99.5 below it
         "ema_ratio_20": last / (last - 9.5) - 1.0,  # the lag of an EMA is (1 - alpha) / alpha = 9.5
         "dema_ratio_20": 0.0,
         "tema_ratio_20": 0.0,
@@ -271,3 +272,16 @@ def test_adaptive_mean_forgets_and_says_when_it_cannot() -> None:
     assert adaptive_mean(x[:, 20:], rate[:, 20:], 60)[0, -1].tobytes() == adaptive_mean(x, rate, 60)[0, -1].tobytes()
     assert leading_nans(adaptive_mean(x, np.full((1, 80), 0.5), 60)[0]) == 19  # 2^-20 < 1e-6
     assert np.isnan(adaptive_mean(x, np.full((1, 80), 0.5), 19)).all()
+
+
+def test_the_state_after_a_golden_and_a_death_cross() -> None:
+    """300 bars at 100, then 60 at 110, then 120 at 90: the mean of 50 sees each step first."""
+    close = np.repeat([100.0, 110.0, 90.0], [300, 60, 120])
+    state = built(bars_of("X", {"close": close}), ["golden_cross_50_200"])["golden_cross_50_200"]
+    assert np.isnan(state[:199]).all()
+    assert (state[199:300] == 0.0).all()  # equal means are no cross
+    assert (state[300:360] == 1.0).all()
+    # k bars after the fall the 50 hold k of 90 and 50 - k of 110, the 200 hold k of 90, 60 of 110 and the rest of 100:
+    # 110 - 20 k / 50 > 100 + (600 - 10 k) / 200 as long as 7 > 0.35 k, k < 20.
+    assert (state[360:379] == 1.0).all()
+    assert (state[379:] == 0.0).all()

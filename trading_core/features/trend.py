@@ -24,6 +24,7 @@ from trading_core.features.kernels import (
 from trading_core.features.registry import BarBlock, feature, shared
 from trading_core.schema import FloatArray
 
+_ROUNDING = 1e-12  # what two means of equal prices may differ by, relative to them
 _KAMA_ROWS = 384  # bars of the truncated recursion; on real prices the weight left behind them is below 1e-9
 
 
@@ -196,6 +197,18 @@ def sma_cross_50_200(bars: BarBlock) -> FloatArray:
     Reference: as for sma_ratio_20, the rule of two averages.
     """
     return ratio(_sma_50(bars), _sma_200(bars)) - 1.0
+
+
+@feature(family="trend", inputs=("close",), lookback=199, unit="0 or 1")
+def golden_cross_50_200(bars: BarBlock) -> FloatArray:
+    """Whether the mean of 50 sessions lies above that of 200: 1 from a golden cross to the next death cross.
+
+    Formula: 1 if sma_cross_50_200 > 1e-12, else 0: equal means may differ by a rounding.
+    NaN: the first 199 rows.
+    Reference: as for sma_cross_50_200; a model's scaling keeps these two states apart, but not the sign of the distance.
+    """
+    distance = ratio(_sma_50(bars), _sma_200(bars)) - 1.0
+    return np.where(np.isfinite(distance), (distance > _ROUNDING).astype(np.float64), np.nan)
 
 
 @feature(family="trend", inputs=("close",), lookback=ema_rows(8), unit="simple return")
