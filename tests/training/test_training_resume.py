@@ -100,7 +100,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_taken(what: str) -> None:
     else:
         data = kept["member-1"]
         tensors = safetensors.torch.load(data)
-        tensors["network.lstm.weight_ih_l0"] = torch.zeros(1, 1)
+        tensors["network.recurrence.weight_ih_l0"] = torch.zeros(1, 1)
         header = safetensors.torch.save(tensors, {"training": _header(data)})
         kept["member-1"] = header
     seen: list[EpochRecord] = []

@@ -39,11 +39,15 @@ class Sinusoidal(nn.Module):
 
 
 class Learnable(nn.Module):
-    """One free vector per step (Devlin et al. 2018, https://arxiv.org/abs/1810.04805), started at N(0, 0.02^2) as there."""
+    """One free vector per step (Gehring et al. 2017, https://arxiv.org/abs/1705.03122), drawn from N(0, 1/2).
+
+    That is the power of the sinusoids. BERT's N(0, 0.02^2) suits tokens as small as that; beside steps projected from
+    channels of unit variance such a position is not seen for hundreds of batches.
+    """
 
     def __init__(self, length: int, width: int) -> None:
         super().__init__()
-        self.table = nn.Parameter(0.02 * torch.randn(length, width))  # [E,D]
+        self.table = nn.Parameter(0.5**0.5 * torch.randn(length, width))  # [E,D]
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.table
