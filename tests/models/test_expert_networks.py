@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from trading_core.models.auxiliary import HasAuxiliary
 from trading_core.models.blocks import SampleEmbedding, SwiGLU
 from trading_core.models.hybrid import HybridConfig
 from trading_core.models.kan_former import KANFormerConfig
+from trading_core.models.search import Choice
 from trading_core.schema import InputSpec, Target
 
 SPEC = InputSpec(("a", "b", "dow", "a__missing"), 6, (1, 5), (4, 9), targets=tuple(Target), context=("dow",))
@@ -96,6 +98,22 @@ def test_options_that_do_not_fit_each_other_are_refused(config: type[Any]) -> No
         ValueError, match="positions is 'none'; it must be one of 'sinusoidal', 'learnable', 'time2vec'"
     ):
         config(positions="none")
+
+
+@pytest.mark.parametrize("module", [hybrid, kan_former])
+def test_every_point_of_the_search_space_is_a_config(module: Any) -> None:
+    random = np.random.default_rng(0)
+    names = {field.name for field in fields(module.CONFIG)}
+    assert set(module.SEARCH) <= names
+    for _ in range(100):
+        drawn = {
+            name: where.values[random.integers(len(where.values))]
+            if isinstance(where, Choice)
+            else (where.low if random.random() < 0.5 else where.high)
+            for name, where in module.SEARCH.items()
+        }
+        config = module.CONFIG(**drawn)
+        assert all(getattr(config, name) == value for name, value in drawn.items())
 
 
 def test_the_lstm_of_two_directions_needs_an_even_size() -> None:

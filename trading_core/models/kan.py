@@ -15,7 +15,7 @@ DEGREE = 3  # cubic, as published
 class _CubicBasis(torch.autograd.Function):
     """Values of shifted cardinal cubic B-splines; its derivative is written out, so that only x is kept for it.
 
-    The recursion of de Boor makes three times as many tensors of the basis' size, and autograd keeps all of them.
+    The recursion of de Boor builds the lower degrees first, and autograd keeps what each of them was made of.
     """
 
     @staticmethod
