@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 STRATEGY_COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ec4899", "#eab308")
 BENCHMARK_COLOURS = ("#8492a6", "#c08457", "#6b9a8b")
 ROLLING_SESSIONS = 21  # about a month
+PANEL_GAP = 0.06  # of the figure's height, between panels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +39,7 @@ class Curve:
 
 def equity_figure(curves: Sequence[Curve]) -> Figure:
     """Growth of 1 after costs, logarithmic: equal distances are equal percentages."""
-    figure = _figure("growth of 1, log scale")
+    figure = base_figure("growth of 1, log scale")
     low, high = 1.0, 1.0
     for curve, line in zip(curves, _lines(curves), strict=True):
         growth = curve.equity / curve.equity[0]
@@ -54,7 +55,7 @@ def equity_figure(curves: Sequence[Curve]) -> Figure:
 
 def drawdown_figure(curves: Sequence[Curve]) -> Figure:
     """How far each curve lies below its highest value so far."""
-    figure = _figure("below the peak")
+    figure = base_figure("below the peak")
     figure.update_layout(showlegend=False, margin_t=12)
     for curve, line in zip(curves, _lines(curves), strict=True):
         figure.add_scatter(
@@ -67,7 +68,7 @@ def drawdown_figure(curves: Sequence[Curve]) -> Figure:
 
 def ic_figure(sessions: Sequence[date], ic: FloatArray) -> Figure:
     """The rank correlation of forecast and outcome: one bar per session [N], and its mean over the last 21."""
-    figure = _figure("rank correlation")
+    figure = base_figure("rank correlation")
     figure.add_bar(
         x=list(sessions), y=ic, name="daily", marker={"color": "rgba(132,146,166,0.45)", "line": {"width": 0}},
         hovertemplate="%{y:.3f}",
@@ -105,6 +106,27 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [round(i * step, 10) for i in range(first, last + 1) if i > 0]
 
 
+def stacked_figure(y_titles: Sequence[str], weights: Sequence[float] = ()) -> Figure:
+    """An empty figure of panels under each other on one x axis; panel k draws on axis `y_axis(k)`. weights: heights."""
+    figure = base_figure(y_titles[0])
+    shares = np.array(weights or [1.0] * len(y_titles))
+    heights = (1.0 - PANEL_GAP * (len(shares) - 1)) * shares / shares.sum()
+    top = 1.0
+    for panel, (title, height) in enumerate(zip(y_titles, heights.tolist(), strict=True)):
+        bottom = max(top - height, 0.0)
+        axis = {"domain": [bottom, top], "anchor": "x", "zeroline": False, "automargin": True}
+        axis["title"] = {"text": html.escape(title), "standoff": 10, "font": {"size": 12}}
+        figure.update_layout({"yaxis" if panel == 0 else f"yaxis{panel + 1}": axis})
+        top = bottom - PANEL_GAP
+    figure.update_layout(xaxis={"anchor": y_axis(len(y_titles) - 1)})
+    return figure
+
+
+def y_axis(panel: int) -> str:
+    """The name of a panel's axis: y, y2, y3 ..."""
+    return "y" if panel == 0 else f"y{panel + 1}"
+
+
 def _lines(curves: Sequence[Curve]) -> list[dict[str, object]]:
     lines: list[dict[str, object]] = []
     strategies = benchmarks = 0
@@ -119,7 +141,8 @@ def _lines(curves: Sequence[Curve]) -> list[dict[str, object]]:
     return lines
 
 
-def _figure(y_title: str) -> Figure:
+def base_figure(y_title: str) -> Figure:
+    """An empty figure with the look of all charts."""
     from plotly.graph_objects import Figure
 
     return Figure(
