@@ -11,14 +11,18 @@ import numpy as np
 from trading_core.dataset.panel import Panel, trailing_volatility
 from trading_core.dataset.scaling import Scaler
 from trading_core.dataset.windows import ScaledPanel, Vocabulary, WindowSet, WindowSpec
+from trading_core.models.base_rate import BaseRateConfig
 from trading_core.models.gru import GRUConfig
 from trading_core.models.hybrid import HybridConfig
 from trading_core.models.kan_former import KANFormerConfig
 from trading_core.models.linear import LinearConfig
+from trading_core.models.logistic import LogisticConfig
 from trading_core.models.lstm import LSTMConfig
 from trading_core.models.mlp import MLPConfig
+from trading_core.models.sma_cross import SMACrossConfig
 from trading_core.models.tft import TFTConfig
 from trading_core.models.transformer import TransformerConfig
+from trading_core.models.trees import LightGBMConfig
 from trading_core.registry.bundle import Bundle, ModelCard, architecture_of
 from trading_core.training.config import TrainingConfig
 from trading_core.training.data import input_spec
@@ -36,7 +40,15 @@ CONFIGS: dict[str, Any] = {
         hidden_size=8, attention_heads=2, feed_forward_size=8, experts=2, expert_size=4, revin_channels="all"
     ),
     "linear": LinearConfig(ridge=0.001, lags=2),
+    "logistic": LogisticConfig(ridge=0.001, lags=2),
+    "lightgbm": LightGBMConfig(rounds=60, learning_rate=0.1, leaves=7, min_leaf_samples=30, lags=2, patience=10),
+    "sma_cross": SMACrossConfig(channel="f0"),  # in place of the averages' order, the sign of the planted signal
+    "base_rate": BaseRateConfig(),
 }
+# Solved or counted, so that every seed gives the same; lightgbm draws rows and inputs.
+SEEDLESS = {"linear", "logistic", "sma_cross", "base_rate"}
+# Models that cannot learn the planted signal, and why.
+BLIND = {"base_rate": "it looks at no input"}
 TRAINING = TrainingConfig(epochs=3, learning_rate=0.02, dates_per_batch=6, symbols_per_date=None, patience=3, threads=1)
 ENCODER = 5
 HORIZONS = (1, 3)

@@ -59,6 +59,7 @@ ONLY_INSIDE_FUNCTIONS: dict[str, set[str]] = {"dags": {"pipelines"}, "plugins": 
 FENCES: dict[str, tuple[str, ...]] = {
     "torch": tuple(f"{CORE}/{room}" for room in ("models", "training", "registry", "inference")),
     "pytorch_forecasting": (f"{CORE}/models",),
+    "lightgbm": (f"{CORE}/models/trees.py",),
     "safetensors": (f"{CORE}/registry",),
     "lightning": (f"{CORE}/training",),
     "optuna": (f"{CORE}/training",),

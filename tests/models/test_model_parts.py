@@ -64,10 +64,10 @@ def test_ridge_equals_scikit_learn_and_numpy() -> None:
     module = build(LinearConfig(ridge=0.1, lags=2), InputSpec(("a", "b", "c"), 4, (1, 2)))
     assert isinstance(module, LinearModel)
     parts = [
-        (torch.from_numpy(x[i]), torch.zeros(len(i), 0).long(), torch.from_numpy(y[i]))
+        (torch.from_numpy(x[i]), torch.zeros(len(i), 0).long(), torch.from_numpy(y[i]), torch.from_numpy(y[i, :, None]))
         for i in np.split(np.arange(500), [200])
     ]
-    fit_closed_form(module, lambda: parts)
+    fit_closed_form(module, lambda: parts, list)
 
     # scikit-learn penalises the summed squared error, so its alpha is ridge * N.
     answer = Ridge(alpha=0.1 * 500).fit(x[:, 2:].reshape(500, 6).astype(np.float64), y.astype(np.float64))
@@ -80,10 +80,10 @@ def test_ridge_equals_scikit_learn_and_numpy() -> None:
 def test_ridge_without_samples_or_with_bad_numbers_fails() -> None:
     module = build(LinearConfig(), InputSpec(("a",), 2, (1,)))
     with pytest.raises(TrainingFailedError, match="no training sample"):
-        fit_closed_form(module, list)
-    bad = (torch.full((5, 2, 1), torch.nan), torch.zeros(5, 0).long(), torch.zeros(5, 1))
+        fit_closed_form(module, list, list)
+    bad = (torch.full((5, 2, 1), torch.nan), torch.zeros(5, 0).long(), torch.zeros(5, 1), torch.zeros(5, 1, 1))
     with pytest.raises(TrainingFailedError, match="no finite solution"):
-        fit_closed_form(module, lambda: [bad])
+        fit_closed_form(module, lambda: [bad], list)
 
 
 def test_lags_beyond_the_window_are_refused() -> None:

@@ -28,7 +28,7 @@ def forward_in_batches(module: nn.Module, batches: Iterable[tuple[Float32Array, 
 
     Runs in eval mode on the device the module's weights are on. No batch at all gives an array of shape [0,0,0].
     """
-    weight = next(iter(module.state_dict().values()))
+    weight = next(iter(module.state_dict().values()), torch.zeros(()))  # a model of trees has none: the CPU
     module.eval()
     parts = []
     with torch.inference_mode():

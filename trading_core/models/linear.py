@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from trading_core.errors import TrainingFailedError
 from trading_core.models.bounds import require_between
-from trading_core.schema import InputSpec
+from trading_core.models.closed_form import last_rows, require_lags, require_targets, sample_quantiles
+from trading_core.models.search import Real, SearchSpace
+from trading_core.schema import InputSpec, Target
 
 if TYPE_CHECKING:
     from trading_core.models.registry import Batches
@@ -39,8 +41,8 @@ class LinearModel(nn.Module):
 
     def __init__(self, config: LinearConfig, spec: InputSpec) -> None:
         super().__init__()
-        if config.lags > spec.encoder_length:
-            raise ValueError(f"lags is {config.lags}; it must not exceed the encoder length {spec.encoder_length}")
+        require_targets("linear", spec, (Target.QUANTILES,))
+        require_lags(config.lags, spec)
         self.ridge, self.lags, self.quantiles = config.ridge, config.lags, spec.quantiles
         inputs, horizons = config.lags * len(spec.channels), len(spec.horizons)
         # Buffers, not parameters: no optimiser may touch what is solved for.
@@ -49,7 +51,7 @@ class LinearModel(nn.Module):
         self.register_buffer("residual_quantiles", torch.zeros(horizons, len(spec.quantiles), dtype=torch.float64))
 
     def inputs(self, x: Tensor) -> Tensor:
-        return x[:, -self.lags :].flatten(1).to(self.weight.dtype)  # [B,E,C] -> [B,L*C]
+        return last_rows(x, self.lags).to(self.weight.dtype)  # [B,E,C] -> [B,L*C]
 
     def mean(self, x: Tensor) -> Tensor:
         return self.inputs(x) @ self.weight + self.bias  # [B,L*C] -> [B,H]
@@ -58,7 +60,7 @@ class LinearModel(nn.Module):
         return (self.mean(x).unsqueeze(-1) + self.residual_quantiles).to(x.dtype)  # [B,H] -> [B,H,Q]
 
 
-def fit_closed_form(module: nn.Module, batches: Batches) -> None:
+def fit_closed_form(module: nn.Module, train: Batches, validation: Batches) -> None:
     """Solves the ridge equations, then takes the residuals' quantiles; two passes, sums in float64.
 
     Minimises mean((y - a - x b)^2) + ridge * |b|^2 per horizon; the intercept a is not penalised. Labels are all known.
@@ -69,7 +71,7 @@ def fit_closed_form(module: nn.Module, batches: Batches) -> None:
     size, horizons = module.weight.shape
     gram = torch.zeros(size + 1, size + 1, dtype=torch.float64)
     moment = torch.zeros(size + 1, horizons, dtype=torch.float64)
-    for x, _, y, _ in batches():
+    for x, _, y, _ in train():
         rows = torch.cat((module.inputs(x), torch.ones(len(x), 1, dtype=torch.float64)), dim=1)  # [B,L*C+1]
         gram += rows.T @ rows
         moment += rows.T @ y.double()  # [L*C+1,H]
@@ -84,18 +86,8 @@ def fit_closed_form(module: nn.Module, batches: Batches) -> None:
         raise TrainingFailedError("the ridge equations have no finite solution (features or labels are not finite)")
     module.weight.copy_(solution[:-1])
     module.bias.copy_(solution[-1])
-    residuals = torch.cat([y.double() - module.mean(x) for x, _, y, _ in batches()])  # [N,H]
-    module.residual_quantiles.copy_(_quantiles(residuals, module.quantiles))
-
-
-def _quantiles(values: Tensor, levels: tuple[float, ...]) -> Tensor:
-    """[N,H] -> [H,Q], interpolated linearly between order statistics as numpy does (torch.quantile stops at 2^24)."""
-    ordered = values.sort(dim=0).values
-    position = torch.tensor(levels, dtype=torch.float64) * (len(ordered) - 1)
-    low = position.floor().long()
-    high = (low + 1).clamp(max=len(ordered) - 1)
-    share = (position - low).unsqueeze(1)  # [Q,1]
-    return (ordered[low] + share * (ordered[high] - ordered[low])).T  # [Q,H] -> [H,Q]
+    residuals = torch.cat([y.double() - module.mean(x) for x, _, y, _ in train()])  # [N,H]
+    module.residual_quantiles.copy_(sample_quantiles(residuals, module.quantiles))
 
 
 def build(config: LinearConfig, spec: InputSpec) -> nn.Module:
@@ -103,3 +95,4 @@ def build(config: LinearConfig, spec: InputSpec) -> nn.Module:
 
 
 CONFIG = LinearConfig
+SEARCH: SearchSpace = {"ridge": Real(1e-4, 100.0, log=True)}

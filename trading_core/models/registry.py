@@ -1,16 +1,16 @@
 """The model zoo by name. Listing it is cheap: a member's file (and with it torch) is imported when it is first used.
 
 A member is one file with three names: `CONFIG` (a frozen dataclass that states its own bounds), `build(config, spec)`
-and, where the weights are solved for instead of trained by gradients, `fit_closed_form(module, batches)`. `SEARCH` says
-which of the config's fields are worth searching for, and where (see models/search.py).
+and, where the weights are solved for instead of trained by gradients, `fit_closed_form(module, train, validation)`.
+`SEARCH` says which of the config's fields are worth searching for, and where (see models/search.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from trading_core.errors import UnknownNameError
 from trading_core.models.search import SearchSpace
@@ -24,6 +24,29 @@ if TYPE_CHECKING:
     Batch: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
     # Called once per pass over the data; every call starts from the first batch.
     Batches: TypeAlias = Callable[[], Iterable[Batch]]
+    # (module, training batches, validation batches): the weights in place; the validation part only says when to stop.
+    FitClosedForm: TypeAlias = Callable[[nn.Module, Batches, Batches], None]
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """A module whose state is not (only) tensors but files in a text format of their own, such as LightGBM's trees.
+
+    A bundle carries them beside the weights. Nothing in them may be code, and `load_files` trusts nothing in them.
+    """
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Exactly the files that `files` gives once it is fitted and `load_files` takes; known from config and spec."""
+        ...
+
+    def files(self) -> dict[str, bytes]:
+        """The module's files by name; empty before it is fitted."""
+        ...
+
+    def load_files(self, files: Mapping[str, bytes]) -> None:
+        """Takes what `files` gave. ValueError, and nothing changed, when a name or what a file holds is not valid."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +74,9 @@ class ModelEntry:
         return build
 
     @property
-    def fit_closed_form(self) -> Callable[[nn.Module, Batches], None] | None:
+    def fit_closed_form(self) -> FitClosedForm | None:
         """Solves the weights in place, reading the batches as often as needed; None for models trained by gradients."""
-        fit: Callable[[nn.Module, Batches], None] | None = getattr(import_module(self.module), "fit_closed_form", None)
+        fit: FitClosedForm | None = getattr(import_module(self.module), "fit_closed_form", None)
         return fit
 
     @property
@@ -72,6 +95,10 @@ _ENTRIES = (
     ModelEntry("hybrid", "trading_core.models.hybrid", "LSTM, Transformer, cross-attention and a mixture of experts"),
     ModelEntry("kan_former", "trading_core.models.kan_former", "Transformer and experts of Kolmogorov-Arnold layers"),
     ModelEntry("linear", "trading_core.models.linear", "Ridge regression on the last rows, solved in closed form"),
+    ModelEntry("logistic", "trading_core.models.logistic", "Logistic regression of the direction on the last rows"),
+    ModelEntry("lightgbm", "trading_core.models.trees", "Gradient-boosted trees on the last rows, by LightGBM"),
+    ModelEntry("sma_cross", "trading_core.models.sma_cross", "The 50/200 rule: what followed each of its two states"),
+    ModelEntry("base_rate", "trading_core.models.base_rate", "What the training labels say without any input"),
 )
 
 MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}

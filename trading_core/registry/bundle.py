@@ -1,7 +1,8 @@
-"""Model bundles: weights.safetensors and config.json, published as one folder. No pickle on any path.
+"""Model bundles: weights.safetensors, config.json and a model's own text files, published as one. No pickle on any path.
 
 config.json holds the model card: all that is needed to rebuild the module, to prepare its inputs and to know what it
-has seen. What does not fit the code that loads it is refused, with the reason.
+has seen. The card says which files there must be: those of a model that `HasFiles`, such as LightGBM's trees, beside the
+other two. What does not fit the code that loads it is refused, with the reason.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from trading_core.calibration.calibrators import calibrator_from_json
 from trading_core.errors import ArtifactCorruptedError, BundleError, FormulaMismatchError, InvalidConfigError
-from trading_core.models.registry import MODELS
+from trading_core.models.registry import MODELS, HasFiles
 from trading_core.schema import InputSpec
 from trading_core.storage.artifacts import ArtifactStore, Published
 
@@ -93,7 +94,9 @@ def save_bundle(store: ArtifactStore, prefix: str, module: nn.Module, card: Mode
     rebuilt = _rebuild(_parse_card(text.encode(), uri), uri)
     weights = safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in _tensors(module).items()})
     _load_weights(rebuilt, weights, uri)
-    return store.publish(prefix, {WEIGHTS: weights, CARD: text.encode()}, now)
+    files = module.files() if isinstance(module, HasFiles) else {}
+    _load_files(rebuilt, files, uri)
+    return store.publish(prefix, {WEIGHTS: weights, CARD: text.encode(), **files}, now)
 
 
 def load_bundle(store: ArtifactStore, prefix: str, digest: str | None = None) -> Bundle:
@@ -104,11 +107,16 @@ def load_bundle(store: ArtifactStore, prefix: str, digest: str | None = None) ->
     """
     published = store.open_published(prefix, digest)
     uri = f"{store.url}/{prefix}"
-    if set(published.names) != {WEIGHTS, CARD}:
-        raise BundleError(uri, f"it holds {', '.join(published.names)}; expected exactly {CARD} and {WEIGHTS}")
+    if CARD not in published.names:
+        raise BundleError(uri, f"it holds {', '.join(published.names)}; {CARD} is missing")
     card = _parse_card(published.read(CARD), uri)
     module = _rebuild(card, uri)
+    own = module.file_names if isinstance(module, HasFiles) else ()
+    expected = {WEIGHTS, CARD, *own}
+    if set(published.names) != expected:
+        raise BundleError(uri, f"it holds {', '.join(published.names)}; expected exactly {', '.join(sorted(expected))}")
     _load_weights(module, _read_weights(published, uri), uri)
+    _load_files(module, {name: published.read(name) for name in own}, uri)
     return Bundle(module.eval(), card, uri, published.digest)
 
 
@@ -133,7 +141,7 @@ def _parse_card(data: bytes, uri: str) -> ModelCard:
     """The card in `data`; BundleError unless every key is known, present, of its type and fits the others."""
     try:
         raw = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(uri, f"{CARD} is not JSON ({error})") from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if version != FORMAT_VERSION:
@@ -189,7 +197,7 @@ def _rebuild(card: ModelCard, uri: str) -> nn.Module:
         config = entry.config(**card.architecture)
         with torch.random.fork_rng(devices=[]):
             return entry.build(config, card.spec)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError) as error:
         raise BundleError(uri, f"{CARD}: the architecture of '{card.model}' is not valid: {error}") from error
 
 
@@ -225,6 +233,15 @@ def _load_weights(module: nn.Module, data: bytes, uri: str) -> None:
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(stored[name])
+
+
+def _load_files(module: nn.Module, files: Mapping[str, bytes], uri: str) -> None:
+    """Hands the model its own files, whose checksums have been verified; BundleError when it refuses them."""
+    if isinstance(module, HasFiles):
+        try:
+            module.load_files(files)
+        except ValueError as error:
+            raise BundleError(uri, str(error)) from error
 
 
 def _some_of(names: set[str]) -> str:

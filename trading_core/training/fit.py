@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from trading_core.training.validate import judge, validation_loss
 from trading_core.training.watch import OnProgress, Watch
 
 if TYPE_CHECKING:
-    from trading_core.models.registry import Batch, Batches
+    from trading_core.models.registry import Batch, Batches, FitClosedForm
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +86,7 @@ def fit(
     device = device or choose_device()
     problem = Problem(entry, config, spec, train, validation, training)
     if entry.fit_closed_form is not None:
-        device, members = "cpu", 1  # the same from every seed
+        device, members = "cpu", 1  # most of them are the same from every seed
     with torch_threads(training.threads):
         fitted = [_member(problem, seed, k, members, device, on_progress, resume) for k in range(1, members + 1)]
         module = joined([network for network, _ in fitted]).to("cpu").eval()
@@ -142,18 +142,21 @@ def _seeded(seed: int, device: Device) -> Iterator[None]:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def _solve(network: nn.Module, solve: Callable[[nn.Module, Batches], None], problem: Problem, watch: Watch) -> None:
-    """A closed form is one epoch."""
-
+def _batches(windows: WindowSet) -> Batches:
     def batches() -> Iterator[Batch]:
-        for rows in chunks(problem.train):
-            batch = problem.train.gather(rows)
+        for rows in chunks(windows):
+            batch = windows.gather(rows)
             x, static, y, labels = map(torch.from_numpy, (batch.x, batch.static, batch.y, batch.labels))
             yield x, static, y, labels
 
+    return batches
+
+
+def _solve(network: nn.Module, solve: FitClosedForm, problem: Problem, watch: Watch) -> None:
+    """A closed form is one epoch."""
     watch.start_epoch()
     try:
-        solve(network, batches)
+        solve(network, _batches(problem.train), _batches(problem.validation))
     except KeyboardInterrupt as error:
         raise TrainingFailedError("interrupted from the keyboard") from error
     train_loss = validation_loss(forecast(network, problem.train), problem.train, watch.objective)
