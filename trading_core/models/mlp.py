@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trading_core.models.bounds import require_between
+from trading_core.models.closed_form import last_rows, require_lags
 from trading_core.models.heads import OutputHead, StaticEmbedding
 from trading_core.models.search import Choice, Real, SearchSpace, Whole
 from trading_core.schema import InputSpec
@@ -45,8 +46,7 @@ class MLPModel(nn.Module):
     def __init__(self, config: MLPConfig, spec: InputSpec) -> None:
         super().__init__()
         self.lags = spec.encoder_length if config.lags is None else config.lags
-        if self.lags > spec.encoder_length:
-            raise ValueError(f"lags is {self.lags}; it must not exceed the encoder length {spec.encoder_length}")
+        require_lags(self.lags, spec)
         self.static = StaticEmbedding(spec.static_cardinalities, limit=16)
         widths = [self.lags * len(spec.channels) + self.static.width, *[config.hidden_size] * config.layers]
         hidden: list[nn.Module] = []
@@ -56,7 +56,7 @@ class MLPModel(nn.Module):
         self.head = OutputHead(config.hidden_size, spec)
 
     def forward(self, x: Tensor, static: Tensor) -> Tensor:
-        rows = x[:, -self.lags :].flatten(1)  # [B,E,C] -> [B,L*C]
+        rows = last_rows(x, self.lags)  # [B,E,C] -> [B,L*C]
         features = self.hidden(torch.cat((rows, self.static(static)), dim=-1))  # [B,L*C+S] -> [B,D]
         output: Tensor = self.head(features)  # [B,H,O]
         return output
