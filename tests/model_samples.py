@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -19,11 +19,13 @@ from trading_core.models.linear import LinearConfig
 from trading_core.models.logistic import LogisticConfig
 from trading_core.models.lstm import LSTMConfig
 from trading_core.models.mlp import MLPConfig
+from trading_core.models.registry import MODELS
 from trading_core.models.sma_cross import SMACrossConfig
 from trading_core.models.tft import TFTConfig
 from trading_core.models.transformer import TransformerConfig
 from trading_core.models.trees import LightGBMConfig
 from trading_core.registry.bundle import Bundle, ModelCard, architecture_of
+from trading_core.schema import Target
 from trading_core.training.config import TrainingConfig
 from trading_core.training.data import input_spec
 from trading_core.training.fit import FitResult
@@ -37,7 +39,7 @@ CONFIGS: dict[str, Any] = {
     "mlp": MLPConfig(hidden_size=16, layers=1, dropout=0.1),
     "hybrid": HybridConfig(hidden_size=8, attention_heads=2, feed_forward_size=16, experts=2, expert_size=4),
     "kan_former": KANFormerConfig(
-        hidden_size=8, attention_heads=2, feed_forward_size=8, experts=2, expert_size=4, revin_channels="all"
+        hidden_size=8, attention_heads=2, feed_forward_size=8, experts=2, expert_size=4, revin_channels="f1"
     ),
     "linear": LinearConfig(ridge=0.001, lags=2),
     "logistic": LogisticConfig(ridge=0.001, lags=2),
@@ -47,11 +49,30 @@ CONFIGS: dict[str, Any] = {
 }
 # Solved or counted, so that every seed gives the same; lightgbm draws rows and inputs.
 SEEDLESS = {"linear", "logistic", "sma_cross", "base_rate"}
+# Models that give some targets only; the others give all.
+GIVES = {"linear": (Target.QUANTILES,), "logistic": (Target.QUANTILES, Target.DIRECTION)}
 # Models that cannot learn the planted signal, and why.
 BLIND = {"base_rate": "it looks at no input"}
 TRAINING = TrainingConfig(epochs=3, learning_rate=0.02, dates_per_batch=6, symbols_per_date=None, patience=3, threads=1)
 ENCODER = 5
 HORIZONS = (1, 3)
+
+
+def choices_of(name: str) -> dict[str, tuple[Any, ...]]:
+    """What the options of a model that are words or switches may be, by field."""
+    hints = {key: hint for key, hint in get_type_hints(MODELS[name].config).items() if key[0] != "_"}
+    words = {key: get_args(hint) for key, hint in hints.items() if get_origin(hint) is Literal}
+    return words | {key: (False, True) for key, hint in hints.items() if hint is bool}
+
+
+def variants() -> dict[str, tuple[str, Any]]:
+    """Every model's name with its sample, and with the sample's words and switches at their other values, one by one."""
+    found = {name: (name, config) for name, config in CONFIGS.items()}
+    for name, config in CONFIGS.items():
+        for key, values in choices_of(name).items():
+            others = [value for value in values if value != getattr(config, key)]
+            found |= {f"{name}-{key}={value}": (name, replace(config, **{key: value})) for value in others}
+    return found
 
 
 def planted_panel(
@@ -89,13 +110,14 @@ def scaler_of(windows: WindowSet) -> Scaler:
     return Scaler.fit(windows.scaled.panel.values, windows.scaled.panel.features, np.arange(100))
 
 
-def card_of(name: str, result: FitResult, train: WindowSet) -> ModelCard:
+def card_of(name: str, result: FitResult, train: WindowSet, config: Any = None) -> ModelCard:
+    """The card of a model with `config`; without one, of the sample."""
     panel = train.scaled.panel
     days = panel.sessions.astype(object)
     return ModelCard(
         market="test",
         model=name,
-        architecture=architecture_of(CONFIGS[name]),
+        architecture=architecture_of(config or CONFIGS[name]),
         spec=input_spec(train),
         features=panel.features,
         fingerprints={feature: f"print-of-{feature}" for feature in panel.features},
@@ -117,8 +139,8 @@ def card_of(name: str, result: FitResult, train: WindowSet) -> ModelCard:
     )
 
 
-def bundle_of(name: str, result: FitResult, train: WindowSet) -> Bundle:
-    return Bundle(result.module, card_of(name, result, train), "memory", "")
+def bundle_of(name: str, result: FitResult, train: WindowSet, config: Any = None) -> Bundle:
+    return Bundle(result.module, card_of(name, result, train, config), "memory", "")
 
 
 def closes_of(panel: Panel) -> dict[date, datetime]:
