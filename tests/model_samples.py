@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from trading_core.calibration.conformal import Adaptive, Conformal
 from trading_core.dataset.panel import Panel, trailing_volatility
 from trading_core.dataset.scaling import Scaler
 from trading_core.dataset.windows import ScaledPanel, Vocabulary, WindowSet, WindowSpec
@@ -118,14 +119,19 @@ def card_of(name: str, result: FitResult, train: WindowSet, config: Any = None) 
         market="test",
         model=name,
         architecture=architecture_of(config or CONFIGS[name]),
+        members=result.members,
         spec=input_spec(train),
         features=panel.features,
+        instrument_columns=(),
         fingerprints={feature: f"print-of-{feature}" for feature in panel.features},
         target_scale="volatility",
         static=train.spec.static,
         scaler=scaler_of(train).to_json(),
         vocabulary=train.vocabulary.to_json(),
-        platt=tuple(platt.to_json() for platt in result.platt),
+        calibration=tuple(fitted.to_json() for fitted in result.calibration),
+        intervals=tuple(Conformal(0.1, True).to_json() for _ in result.calibration),
+        adaptive=Adaptive().to_json(),
+        thresholds={},
         cutoff=days[139],
         train_start=days[0],
         train_end=days[99],

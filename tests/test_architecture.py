@@ -60,7 +60,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "torch": tuple(f"{CORE}/{room}" for room in ("models", "training", "registry", "inference")),
     "pytorch_forecasting": (f"{CORE}/models",),
     "lightgbm": (f"{CORE}/models/trees.py",),
-    "safetensors": (f"{CORE}/registry",),
+    "safetensors": (f"{CORE}/registry", f"{CORE}/training"),
     "lightning": (f"{CORE}/training",),
     "optuna": (f"{CORE}/training",),
     # preload.py imports for the sake of importing, before the scheduler forks; it uses nothing.

@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from trading_core.errors import InvalidConfigError, MissingFileError, UnknownNameError, UnreadableFileError
@@ -44,6 +53,7 @@ class Settings(BaseSettings):
     config_dir: Path = PROJECT_ROOT / "configs"
     artifacts_url: str = ""  # a folder or s3://bucket/prefix; default <var_dir>/artifacts
     ledger_url: str = ""  # sqlite:///path or dynamodb://table; default sqlite:///<var_dir>/ledger.sqlite
+    tuning_url: str = ""  # where searches are kept: any URL of SQLAlchemy; default sqlite:///<var_dir>/tuning.sqlite
     mlflow_tracking_uri: str = ""  # default sqlite:///<var_dir>/mlflow/mlflow.db
     mlflow_artifacts_url: str = ""  # where MLflow keeps run artifacts; default <var_dir>/mlflow/artifacts
     market: str = "simulated"  # the market the schedules run for
@@ -68,6 +78,10 @@ class Settings(BaseSettings):
     @property
     def ledger(self) -> str:
         return self.ledger_url or f"sqlite:///{self.var_dir / 'ledger.sqlite'}"
+
+    @property
+    def tuning(self) -> str:
+        return self.tuning_url or f"sqlite:///{self.var_dir / 'tuning.sqlite'}"
 
     @property
     def mlflow_uri(self) -> str:
@@ -157,6 +171,9 @@ class SplitConfig(_Strict):
     skip_first: Annotated[int, Field(ge=0)] = 63  # first sessions of history not learned from: features still warm up
 
 
+TargetName = Literal["quantiles", "direction", "classes", "volatility", "barrier", "rank"]
+
+
 class ModelConfig(_Strict):
     """What is trained: features, horizons, the architecture's and the training's options."""
 
@@ -168,13 +185,44 @@ class ModelConfig(_Strict):
     target_scale: Literal["volatility", "none"] = (
         "volatility"  # label divided by trailing volatility known at the decision
     )
+    scaler: Literal["zscore", "robust"] = "zscore"  # mean and standard deviation, or median and interquartile range
+    mask_above: Annotated[float, Field(ge=0, lt=1)] = 0.01  # missing in more of the training rows: gets a mask channel
     static: list[Literal["sector", "symbol"]] = []
+    # Numeric columns of the market's instruments file, as of the session (strike distance, moneyness): read like features.
+    instrument_columns: list[str] = []
+    # Features and instrument columns that describe the sample rather than its path; see schema.InputSpec.
+    context: list[str] = []
+    targets: Annotated[list[TargetName], Field(min_length=1)] = ["quantiles"]  # see schema.Target
+    score: Literal["quantiles", "direction", "rank"] = "quantiles"  # the target that strategies rank by
+    class_threshold: Annotated[float, Field(ge=0, le=10)] = 0.5  # of Bear and Bull, in volatilities of the horizon
+    barrier_width: Annotated[float, Field(gt=0, le=10)] = 1.0  # of the two barriers, in volatilities of the horizon
+    calibration: Literal["platt", "isotonic"] = "platt"  # of the probability of a rise, on the validation part
+    ensemble: Annotated[int, Field(ge=1, le=64)] = 1  # networks trained with seed, seed + 1, ..., averaged
     split: SplitConfig = SplitConfig()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
     architecture: dict[str, Any] = Field(default_factory=dict)  # validated by the model's own config class
     training: dict[str, Any] = Field(default_factory=dict)  # validated by trading_core.training's TrainingConfig
 
-    @field_validator("features", "horizons")
+    @property
+    def inputs(self) -> list[str]:
+        """All that is read per symbol and session: features, then instrument columns."""
+        return [*self.features, *self.instrument_columns]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ModelConfig:
+        if "quantiles" not in self.targets:
+            raise ValueError(
+                "targets: 'quantiles' is missing; the forecasts table needs it (give it little weight in training.losses)"
+            )
+        if self.score not in self.targets:
+            raise ValueError(f"score: '{self.score}' is none of the targets {self.targets}")
+        if unknown := [name for name in self.context if name not in self.inputs]:
+            raise ValueError(f"context: {unknown} are none of the features and instrument columns")
+        if both := set(self.features) & set(self.instrument_columns):
+            raise ValueError(f"instrument_columns: {sorted(both)} are features too")
+        return self
+
+    @field_validator("features", "horizons", "targets", "context", "instrument_columns")
     @classmethod
     def _no_repeats(cls, value: list[Any]) -> list[Any]:
         if len(set(value)) != len(value):

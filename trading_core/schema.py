@@ -148,6 +148,14 @@ FORECASTS = TableSchema(
         **dict.fromkeys(QUANTILE_COLUMNS, pl.Float64),
         "score": pl.Float64,  # what strategies rank by (higher is better); here the median of the label
         "p_up": pl.Float64,  # calibrated probability that the label is positive
+        "low_90": pl.Float64,  # conformal interval of the label, see calibration.conformal
+        "high_90": pl.Float64,
+        # Null where the model has no such target.
+        "volatility": pl.Float64,  # of one session's log return, over the horizon
+        "p_bear": pl.Float64,  # see Target.CLASSES
+        "p_bull": pl.Float64,
+        "p_stop": pl.Float64,  # see Target.BARRIER
+        "p_take": pl.Float64,
         "model": pl.String,
         "model_version": pl.String,
         "features_version": pl.String,

@@ -51,7 +51,7 @@ class Fixed(nn.Module):
 
 
 def fixed(**changes: Any) -> Bundle:
-    card = replace(BUNDLE.card, platt=(Platt().to_json(), Platt(1.0, 0.5).to_json()), **changes)
+    card = replace(BUNDLE.card, calibration=(Platt().to_json(), Platt(1.0, 0.5).to_json()), **changes)
     return Bundle(Fixed(), card, "memory", "")
 
 

@@ -18,6 +18,7 @@ import yaml
 from tiny_market import (
     MARKET,
     NOW,
+    copy_of,
     forecast,
     rewritten,
     settings_of,
@@ -304,11 +305,13 @@ def test_an_interrupted_training_registers_nothing_and_can_be_started_again(ws: 
     assert process.wait(60) != 0
     assert any(line.startswith("epoch 1/2") for line in lines), lines
     assert [version.version for version in ws.registry().list(MARKET)] == [1]
-    assert tree(ws.settings.var_dir) == before
+    left = set(tree(ws.settings.var_dir)) - set(before)
+    assert left <= {f"artifacts/tiny/training/{request.request_hash}/epochs/member-1.safetensors"}
     with pytest.raises(TrainingFailedError, match=r"left no result.*start it again with the same request"):
         train.outcome(ws, request)
 
     made = train.run(request.request_uri, ws.settings, NOW)
+    assert not any("/epochs/" in path for path in tree(ws.settings.var_dir))
     assert (made.version, made.model, made.aliases) == (2, lstm, ("challenger",))
     assert forecast(ws, version="2", start=date(2025, 6, 13)).added > 0
 
@@ -345,3 +348,21 @@ def test_a_missing_config_folder_is_no_traceback(tmp_path: Path) -> None:
         open_workspace(MARKET, settings)
     with pytest.raises(MissingFileError, match="no panel of bars"):
         markets.resolve("missing/bars.parquet", [], settings, NOW)
+
+
+def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_bundle(
+    ws: Workspace, lstm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """kill -9 between the epochs; the same request on another copy is never interrupted."""
+    straight = copy_of(ws.settings.var_dir, ws.settings.var_dir.with_name("straight"))
+    request = train.prepare(ws, model=lstm, test_start=None, epochs=8, now=NOW)
+    process = training_process(ws, request.request_uri)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2/8"):  # the first one has been kept
+            process.kill()
+    assert process.wait(60) == -signal.SIGKILL
+    made = train.run(request.request_uri, ws.settings, NOW)
+    assert "Going on after epoch" in capsys.readouterr().out
+    again = train.prepare(straight, model=lstm, test_start=None, epochs=8, now=NOW)
+    assert made.digest == train.run(again.request_uri, straight.settings, NOW).digest

@@ -111,7 +111,7 @@ def test_a_training_is_blind_to_its_test_sessions(copied: Callable[..., Workspac
         made = trained(ws, test_start=first_unseen)
         weights.append(ws.store.read_bytes(f"{ws.store.path_of(made.bundle)}/weights.safetensors"))
         card = ws.store.read_json(f"{ws.store.path_of(made.bundle)}/config.json")
-        cutoffs.append((made.cutoff, card["scaler"], card["platt"], card["validation_end"]))
+        cutoffs.append((made.cutoff, card["scaler"], card["calibration"], card["validation_end"]))
     assert weights[0] == weights[1]
     assert cutoffs[0] == cutoffs[1]
     assert cutoffs[0][0] < first_unseen

@@ -89,7 +89,10 @@ def test_both_stores_hold_the_same_forecasts(local: Spine, remote: Spine) -> Non
     assert left.equals(right)
     assert left["session"].n_unique() == 60
     assert set(left["horizon"]) == {1, 5}
-    assert left.select(pl.col(pl.Float64).is_finite().all()).row(0) == (True,) * 9
+    absent = ("volatility", "p_bear", "p_bull", "p_stop", "p_take")  # targets that this model was not asked for
+    assert left.select(pl.col(absent).is_null().all()).row(0) == (True,) * 5
+    assert left.drop(absent).select(pl.col(pl.Float64).is_finite().all()).row(0) == (True,) * 11
+    assert (left["low_90"] < left["high_90"]).all()
 
 
 def test_both_stores_hold_the_same_tables(local: Spine, remote: Spine) -> None:

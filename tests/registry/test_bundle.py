@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from trading_core.calibration.conformal import Adaptive, Conformal
 from trading_core.errors import ArtifactCorruptedError, ArtifactMissingError, BundleError, FormulaMismatchError
 from trading_core.models.lstm import LSTMConfig
 from trading_core.models.registry import MODELS
@@ -34,14 +35,19 @@ CARD_IN = ModelCard(
     market="simulated",
     model="lstm",
     architecture=architecture_of(CONFIG),
+    members=1,
     spec=InputSpec(("a", "b"), 5, (1, 5), (3,)),
     features=("a", "b"),
+    instrument_columns=(),
     fingerprints={"a": "1f", "b": "2e"},
     target_scale="volatility",
     static=("sector",),
     scaler="{}",
     vocabulary="{}",
-    platt=('{"a": 1.0, "b": 0.0}', '{"a": 0.9, "b": 0.125}'),
+    calibration=('{"a": 1.0, "b": 0.0}', '{"a": 0.9, "b": 0.125}'),
+    intervals=(Conformal(0.1, True).to_json(),) * 2,
+    adaptive=Adaptive().to_json(),
+    thresholds={},
     cutoff=date(2024, 4, 30),
     train_start=date(2020, 1, 2),
     train_end=date(2023, 12, 29),
@@ -105,7 +111,7 @@ def edited(store: ArtifactStore, change: Callable[[dict[str, Any]], object]) -> 
         (lambda card: card["spec"].update(code="import os"), "unknown, missing or altered keys: spec.code"),
         (lambda card: card.pop("cutoff"), "cutoff: "),
         (lambda card: card["spec"].pop("static_cardinalities"), "keys: spec.static_cardinalities"),
-        (lambda card: card.update(format_version=2), "format_version 2; this code reads 1"),
+        (lambda card: card.update(format_version=3), "format_version 3; this code reads 2"),
         (
             lambda card: card.update(model="resnet"),
             f"unknown model class 'resnet' (known: {', '.join(sorted(MODELS))})",
@@ -117,8 +123,11 @@ def edited(store: ArtifactStore, change: Callable[[dict[str, Any]], object]) -> 
             "'recurrence.weight_ih_l0' is [16, 2] torch.float32, the architecture has [20, 2]",
         ),
         (lambda card: card["architecture"].update(layers=2), "name different tensors: recurrence.bias_hh_l1"),
-        (lambda card: card.update(platt=[]), "0 calibrations for 2 horizons"),
-        (lambda card: card["platt"].__setitem__(0, "{}"), "a calibration cannot be read"),
+        (lambda card: card.update(calibration=[]), "0 calibrations for 2 horizons"),
+        (lambda card: card.update(intervals=["{}"]), "1 intervals for 2 horizons"),
+        (lambda card: card.update(adaptive='{"alpha": 2, "gamma": 0}'), "a calibration cannot be read"),
+        (lambda card: card.update(thresholds={"f1": ["{}", "{}"]}), "a calibration cannot be read"),
+        (lambda card: card["calibration"].__setitem__(0, "{}"), "a calibration cannot be read"),
         (lambda card: card["fingerprints"].pop("a"), "features and fingerprints name different features"),
         (lambda card: card.update(cutoff="2024-01-01"), "the cut-off 2024-01-01 lies before decisions"),
         (lambda card: card.update(seed="many"), "seed: "),

@@ -160,8 +160,9 @@ def _scatter_features(
     rows = np.flatnonzero(at >= 0)
     rows = rows[has_bar.ravel()[at[rows]]]
     values = np.full((has_bar.size, len(names)), np.nan, dtype=np.float32)
-    block = features.select(pl.col(name).cast(pl.Float32) for name in names).to_numpy(order="c")
-    values[at[rows]] = block[rows]
+    if names:  # a panel of prices alone has no block to scatter
+        block = features.select(pl.col(name).cast(pl.Float32) for name in names).to_numpy(order="c")
+        values[at[rows]] = block[rows]
     values[~np.isfinite(values)] = np.nan
     return values.reshape(*has_bar.shape, len(names))
 

@@ -158,7 +158,7 @@ class WindowSet:
         self.symbol = symbol
         self.columns = columns
         self.static_codes = vocabulary.codes(scaled.panel, spec.static)
-        self.scale = _scale(scaled.panel, spec, symbol, columns)
+        self.scale = horizon_scale(scaled.panel, spec.target_scale, symbol, columns, spec.horizons)
         raw = np.full(self.scale.shape, np.nan) if returns is None else returns[symbol, columns]
         self.y: Float32Array = (raw / self.scale).astype(np.float32)
         self.labels = np.full((*self.y.shape, len(spec.targets)), np.nan, dtype=np.float32)
@@ -262,11 +262,13 @@ def _samples(valid: BoolArray, columns: IntArray) -> tuple[IntArray, IntArray]:
     return symbol.astype(np.int64), wanted[at].astype(np.int64)
 
 
-def _scale(panel: Panel, spec: WindowSpec, symbol: IntArray, columns: IntArray) -> FloatArray:
-    """[N, H]: sigma * sqrt(h), the volatility of h sessions of independent returns; or 1."""
-    if spec.target_scale == "none":
-        return np.ones((len(symbol), len(spec.horizons)))
-    return panel.sigma[symbol, columns][:, None] * np.sqrt(np.array(spec.horizons, dtype=np.float64))
+def horizon_scale(
+    panel: Panel, target_scale: str, symbol: IntArray, columns: IntArray, horizons: tuple[int, ...]
+) -> FloatArray:
+    """[N, H]: sigma * sqrt(h), the volatility of h sessions of independent returns; 1 where the target is not scaled."""
+    if target_scale == "none":
+        return np.ones((len(symbol), len(horizons)))
+    return panel.sigma[symbol, columns][:, None] * np.sqrt(np.array(horizons, dtype=np.float64))
 
 
 def _labels(panel: Panel, spec: WindowSpec, target: Target, returns: FloatArray) -> FloatArray:

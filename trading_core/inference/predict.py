@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from trading_core.calibration.calibrators import calibrator_from_json
+from trading_core.calibration.conformal import Conformal
 from trading_core.calibration.outputs import Outputs, read_outputs
 from trading_core.dataset.panel import Panel
 from trading_core.dataset.scaling import Scaler
@@ -31,6 +32,8 @@ from trading_core.schema import (
     IntArray,
 )
 
+INTERVAL_COLUMNS = ("low_90", "high_90")
+FURTHER = ("volatility", "p_bear", "p_bull", "p_stop", "p_take")  # null where the model has no such target
 _COLUMNS = pl.Schema({name: dtype for name, dtype in FORECASTS.columns.items() if name != MONTH})
 
 
@@ -104,7 +107,7 @@ def _windows(bundle: Bundle, panel: Panel, columns: IntArray) -> WindowSet:
     else:
         raise BundleError(bundle.uri, f"its target_scale is '{card.target_scale}'; known are 'volatility' and 'none'")
     scaler, vocabulary = Scaler.from_json(card.scaler), Vocabulary.from_json(card.vocabulary)
-    if scaler.channels != card.spec.channels or scaler.features != card.features:
+    if scaler.channels != card.spec.channels or scaler.features != card.inputs:
         raise BundleError(bundle.uri, "its scaler's features and channels are not those of its model")
     if vocabulary.cardinalities(card.static) != card.spec.static_cardinalities:
         raise BundleError(bundle.uri, "its vocabulary's sizes are not those of its model")
@@ -120,7 +123,23 @@ def _batches(windows: WindowSet, size: int) -> Iterator[tuple[Float32Array, IntA
 
 def _p_up(card: ModelCard, raw: FloatArray) -> FloatArray:
     """[N,H] calibrated probability that the label is positive. raw: [N,H]."""
-    return np.stack([calibrator_from_json(text).apply(raw[:, h]) for h, text in enumerate(card.platt)], axis=1)
+    return np.stack([calibrator_from_json(text).apply(raw[:, h]) for h, text in enumerate(card.calibration)], axis=1)
+
+
+def _further(card: ModelCard, found: Outputs, scale: FloatArray) -> dict[str, FloatArray]:
+    """[N,H] of the interval, and of what the model's further targets say."""
+    quantiles = found.quantiles
+    ends = [
+        Conformal.from_json(text).apply(quantiles[:, h, 0], quantiles[:, h, -1], scale[:, h])
+        for h, text in enumerate(card.intervals)
+    ]
+    columns = {name: np.stack([pair[k] for pair in ends], axis=1) for k, name in enumerate(INTERVAL_COLUMNS)}
+    if found.volatility is not None:
+        columns["volatility"] = found.volatility
+    for probabilities, names in ((found.classes, ("p_bear", "p_bull")), (found.barrier, ("p_stop", "p_take"))):
+        if probabilities is not None:
+            columns |= {name: probabilities[..., k] for name, k in zip(names, (0, 2), strict=True)}
+    return columns
 
 
 def _frame(
@@ -147,9 +166,11 @@ def _frame(
             **{name: flat[:, k] for k, name in enumerate(QUANTILE_COLUMNS)},
             "score": found.score.reshape(-1),
             "p_up": _p_up(card, found.p_up).reshape(-1),
+            **{name: values.reshape(-1) for name, values in _further(card, found, windows.scale).items()},
         },
         schema_overrides={SYMBOL: pl.String, SESSION: pl.Date},
     )
+    frame = frame.with_columns(pl.lit(None, pl.Float64).alias(name) for name in FURTHER if name not in frame.columns)
     constants = {
         "model": card.model,
         "model_version": labels.model_version,

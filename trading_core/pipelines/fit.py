@@ -3,98 +3,113 @@
 from __future__ import annotations
 
 import importlib.metadata
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 
 from trading_core import config
 from trading_core.config import ModelConfig
-from trading_core.dataset.panel import Panel
-from trading_core.dataset.scaling import Scaler
-from trading_core.dataset.splits import Split, chronological
-from trading_core.dataset.windows import ScaledPanel, Vocabulary, WindowSet, WindowSpec
 from trading_core.models.registry import model_entry
 from trading_core.pipelines import trials
+from trading_core.pipelines.after import AfterTraining, fit_after
+from trading_core.pipelines.learn import Prepared, fit_prepared, prepare, split_before
 from trading_core.pipelines.panels import load_panel
 from trading_core.pipelines.refs import ModelRef
 from trading_core.pipelines.train import REQUEST_TAG, TrainRequest, code_version
 from trading_core.pipelines.workspace import Workspace
 from trading_core.registry.bundle import ModelCard, architecture_of, save_bundle
 from trading_core.registry.mlflow_registry import ModelVersion
-from trading_core.schema import InputSpec
-from trading_core.training.config import TrainingConfig
-from trading_core.training.fit import FitResult, fit
+from trading_core.storage.artifacts import ArtifactStore
+from trading_core.training.fit import FitResult
 from trading_core.training.progress import history_csv
 
-MASK_ABOVE = 0.01  # a feature missing in more of the training rows than this gets a mask channel
 LIBRARIES = ("torch", "numpy", "polars", "pytorch-forecasting", "lightning", "safetensors")
 
 
 def fit_and_register(ws: Workspace, request: TrainRequest, now: datetime) -> ModelRef:
     """Trains, publishes the bundle, logs to MLflow and registers the version. Nothing is registered when it fails.
 
-    The panel ends before `test_start`: what the model must not know is not even read.
+    The panel ends before `test_start`: what the model must not know is not even read. A training that was killed goes on
+    after its last whole epoch when the same request is run again.
     """
     model = config.validate(ModelConfig, request.model, f"model '{request.model_name}'")
     last = ws.sessions.previous(request.test_start)
-    panel = load_panel(ws, model.features, request.start, last, request.versions)
-    split = chronological(
-        panel.sessions,
-        request.test_start,
-        max(model.horizons),
-        model.split.validation_fraction,
-        model.split.embargo,
-        False,
-    )
-    train_columns = split.train[split.train >= min(model.split.skip_first, len(split.train) // 2)]
-    windows = _windows(panel, model, train_columns, split)
-    scaler = Scaler.from_json(windows[2])
-    spec = InputSpec(scaler.channels, model.encoder_length, tuple(model.horizons), windows[0].cardinalities)
+    panel = load_panel(ws, model.features, request.start, last, request.versions, model.instrument_columns)
+    prepared = prepare(panel, model, split_before(panel, model, np.datetime64(request.test_start)))
+    counts = f"{len(prepared.train)} training and {len(prepared.validation)} validation windows"
+    print(f"{model.model}: {counts}, cut-off {prepared.split.cutoff}")
+    checkpoints = StoredCheckpoints(ws.store, ws.path("training", request.hash(), "epochs"))
+    key = f"{request.hash()} {code_version()}"
+    fitted = fit_prepared(prepared, model, request.model_name, resume=(checkpoints, key))
+    after = fit_after(fitted, prepared.validation, ws.costs, ws.sessions.per_year)
+    card = _card(ws, request, model, prepared, fitted, after)
+    prefix = ws.path("models", request.model_name, request.hash())
+    # Stamped with the request's time: trained again, the same request gives the same bundle to the last byte, so that a
+    # version that cites it by its digest stays readable.
+    digest = save_bundle(ws.store, prefix, fitted.module, card, request.requested_at)
+    made = _register(ws, request, model, card, fitted, prefix, digest, now)
+    checkpoints.clear()
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCheckpoints:
+    """Checkpoints of one training in the artifact store, where the next attempt finds them wherever it runs."""
+
+    store: ArtifactStore
+    prefix: str
+
+    def load(self, name: str) -> bytes | None:
+        path = f"{self.prefix}/{name}.safetensors"
+        return self.store.read_bytes(path) if self.store.exists(path) else None
+
+    def save(self, name: str, data: bytes) -> None:
+        self.store.write_bytes(f"{self.prefix}/{name}.safetensors", data)
+
+    def clear(self) -> None:
+        self.store.delete(self.prefix)
+
+
+def _card(
+    ws: Workspace,
+    request: TrainRequest,
+    model: ModelConfig,
+    prepared: Prepared,
+    fitted: FitResult,
+    after: AfterTraining,
+) -> ModelCard:
     entry = model_entry(model.model)
-    architecture = config.parse_options(entry.config, model.architecture, f"architecture of '{request.model_name}'")
-    training = config.parse_options(TrainingConfig, model.training, f"training of '{request.model_name}'")
-    print(f"{model.model}: {len(windows[0])} training and {len(windows[1])} validation windows, cut-off {split.cutoff}")
-    fitted = fit(entry, architecture, spec, windows[0], windows[1], training, model.seed)
-    card = ModelCard(
+    split, days = prepared.split, prepared.scaled.panel.sessions.astype(object)
+    where = f"architecture of '{request.model_name}'"
+    return ModelCard(
         market=ws.market.id,
         model=model.model,
-        architecture=architecture_of(architecture),
-        spec=spec,
+        architecture=architecture_of(config.parse_options(entry.config, model.architecture, where)),
+        members=fitted.members,
+        spec=prepared.spec,
         features=tuple(model.features),
+        instrument_columns=tuple(model.instrument_columns),
         fingerprints=request.fingerprints,
         target_scale=model.target_scale,
         static=tuple(model.static),
-        scaler=windows[2],
-        vocabulary=windows[0].vocabulary.to_json(),
-        platt=tuple(platt.to_json() for platt in fitted.platt),
+        scaler=prepared.scaler.to_json(),
+        vocabulary=prepared.vocabulary.to_json(),
+        calibration=tuple(calibrator.to_json() for calibrator in fitted.calibration),
+        intervals=tuple(interval.to_json() for interval in after.intervals),
+        adaptive=after.adaptive.to_json(),
+        thresholds={name: tuple(choice.to_json() for choice in found) for name, found in after.thresholds.items()},
         cutoff=split.cutoff,
-        train_start=_day(panel, train_columns[0]),
-        train_end=_day(panel, split.train[-1]),
-        validation_start=_day(panel, split.validation[0]),
-        validation_end=_day(panel, split.validation[-1]),
+        train_start=days[prepared.train_columns[0]],
+        train_end=days[split.train[-1]],
+        validation_start=days[split.validation[0]],
+        validation_end=days[split.validation[-1]],
         data_versions=request.versions,
         seed=model.seed,
         config_hash=config.config_hash(model),
         code_version=code_version(),
         library_versions={name: importlib.metadata.version(name) for name in LIBRARIES},
     )
-    prefix = ws.path("models", request.model_name, request.hash())
-    # Stamped with the request's time: trained again, the same request gives the same bundle to the last byte, so that a
-    # version that cites it by its digest stays readable.
-    digest = save_bundle(ws.store, prefix, fitted.module, card, request.requested_at)
-    return _register(ws, request, model, card, fitted, prefix, digest, now)
-
-
-def _windows(
-    panel: Panel, model: ModelConfig, train_columns: np.ndarray, split: Split
-) -> tuple[WindowSet, WindowSet, str]:
-    """Training and validation windows over one scaled panel, and the scaler's JSON; scaled by training rows only."""
-    scaler = Scaler.fit(panel.values, model.features, train_columns, mask_above=MASK_ABOVE)
-    scaled = ScaledPanel.of(panel, scaler)
-    spec = WindowSpec(model.encoder_length, tuple(model.horizons), model.target_scale, tuple(model.static))
-    vocabulary = Vocabulary.of(panel)
-    train = WindowSet.for_training(scaled, train_columns, spec, vocabulary)
-    return train, WindowSet.for_training(scaled, split.validation, spec, vocabulary), scaler.to_json()
 
 
 def _register(
@@ -198,7 +213,3 @@ def _record_trial(
         source=run_id,
         now=now,
     )
-
-
-def _day(panel: Panel, column: int) -> date:
-    return panel.sessions[column].astype(object)

@@ -7,6 +7,7 @@ always be read again. Only sessions after a version's cut-off can be forecast.
 from __future__ import annotations
 
 from datetime import date, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -18,12 +19,15 @@ from trading_core.market.source import BAR_SCHEMA
 from trading_core.pipelines import panels
 from trading_core.pipelines.backfill import name_version
 from trading_core.pipelines.markets import require_daily
-from trading_core.pipelines.panels import Versions, current_versions, load_panel
+from trading_core.pipelines.panels import Versions, current_versions, load_panel, load_prices
 from trading_core.pipelines.refs import ForecastsRef
 from trading_core.pipelines.workspace import Workspace
 from trading_core.registry.mlflow_registry import ModelVersion
-from trading_core.schema import BARS, FORECASTS, SESSION, SYMBOL, PriceBasis
+from trading_core.schema import BARS, FORECASTS, QUANTILE_COLUMNS, SESSION, SYMBOL, PriceBasis
 from trading_core.storage.tables import Predicate
+
+if TYPE_CHECKING:
+    from trading_core.registry.bundle import ModelCard
 
 CONTEXT_SESSIONS = 40  # sessions before the first encoder step: enough for the trailing volatility of 20 returns
 
@@ -100,12 +104,12 @@ def _forecast(ws: Workspace, chosen: ModelVersion, sessions: list[date], run_id:
     check_fingerprints(card, features.fingerprints(card.features))
     versions = current_versions(ws, card.features)
     begin = max(_back(ws, sessions[0], card.spec.encoder_length + CONTEXT_SESSIONS), ws.market.history_start)
-    panel = load_panel(ws, card.features, begin, sessions[-1], versions)
+    panel = load_panel(ws, card.features, begin, sessions[-1], versions, card.instrument_columns)
     columns = np.array([panel.column_of(session) for session in sessions], dtype=np.int64)
     columns = columns[columns >= 0]
     closes = dict(zip(sessions, ws.sessions.closes(sessions), strict=True))
     labels = ForecastLabels(str(chosen.version), name_version(ws, versions), run_id)
-    found = predict(bundle, panel, columns, closes, labels)
+    found = _with_intervals(ws, card, predict(bundle, panel, columns, closes, labels), str(chosen.version), versions)
     found = found.join(_eligible(ws, sessions, versions), on=[SYMBOL, SESSION], how="semi")
     if found.is_empty():
         return 0
@@ -118,6 +122,25 @@ def _forecast(ws: Workspace, chosen: ModelVersion, sessions: list[date], run_id:
             FORECASTS.name, rows.with_columns(month=pl.col(SESSION).dt.strftime("%Y-%m")), where, schema=FORECASTS
         )
     return len(found)
+
+
+def _with_intervals(
+    ws: Workspace, card: ModelCard, found: pl.DataFrame, version: str, versions: Versions
+) -> pl.DataFrame:
+    """The forecasts with intervals whose level follows from the version's stored forecasts that came true before."""
+    from trading_core.inference.intervals import with_adapted_intervals
+
+    first, last = found[SESSION].min(), found[SESSION].max()
+    if not isinstance(first, date) or not isinstance(last, date):
+        return found
+    past = found.clear()
+    if ws.tables.exists(FORECASTS.name):
+        columns = [SYMBOL, SESSION, "horizon", *QUANTILE_COLUMNS]
+        past = ws.tables.read(FORECASTS.name, columns=columns, where=Predicate(None, last, {"model_version": version}))
+    begin = min([first, *past[SESSION].unique().to_list()])
+    begin = max(_back(ws, begin, CONTEXT_SESSIONS), ws.market.history_start)
+    prices = load_prices(ws, begin, last, versions)
+    return with_adapted_intervals(card, prices, found, past)
 
 
 def _eligible(ws: Workspace, sessions: list[date], versions: Versions) -> pl.DataFrame:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
 
-from trading_core.errors import NoDataError
+from trading_core.errors import NoDataError, UnknownNameError
 from trading_core.market import instruments
 from trading_core.market.instruments import ALWAYS, SECTOR, VALID_FROM, VALID_TO
 from trading_core.pipelines.workspace import Workspace
@@ -55,6 +55,23 @@ def sectors_of(ws: Workspace, rows: pl.DataFrame, versions: Mapping[str, int | N
     version = versions.get(INSTRUMENTS.name)
     said = None if version is None else ws.tables.read(INSTRUMENTS.name, version=version)
     return instruments.sectors_at(rows, stored_facts(ws, versions), said)
+
+
+def with_facts(ws: Workspace, rows: pl.DataFrame, columns: Sequence[str], versions: Mapping[str, int]) -> pl.DataFrame:
+    """The rows (symbol, session ...) with numeric facts of the instruments file as of each row's session; null = unknown.
+
+    Errors: UnknownNameError for a column that the file does not have or that holds no numbers.
+    """
+    facts = stored_facts(ws, versions)
+    numeric = [] if facts is None else [name for name, dtype in facts.schema.items() if dtype.is_numeric()]
+    for column in columns:
+        if column not in numeric:
+            raise UnknownNameError(f"numeric instrument column of market '{ws.market.id}'", column, numeric)
+    if facts is None:
+        return rows
+    return instruments.with_periods(rows, facts.select(SYMBOL, VALID_FROM, VALID_TO, *columns)).drop(
+        VALID_FROM, VALID_TO
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from trading_core.market import adjust
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA
 from trading_core.pipelines import backfill_notes as notes
 from trading_core.pipelines import quality
-from trading_core.pipelines.instruments import FACTS, instruments_as_of
+from trading_core.pipelines.instruments import FACTS, instruments_as_of, with_facts
 from trading_core.pipelines.workspace import Workspace
 from trading_core.schema import BARS, CORPORATE_ACTIONS, INSTRUMENTS, QUARANTINE, SESSION, SYMBOL, TS
 from trading_core.storage.tables import Predicate
@@ -116,24 +116,46 @@ def describe_tables(ws: Workspace) -> list[StoredFamily]:
     return rows
 
 
-def load_panel(ws: Workspace, names: Sequence[str], start: date, end: date, versions: Versions) -> Panel:
-    """The panel of sessions start..end with the features `names`, read at fixed table versions.
+def load_panel(
+    ws: Workspace, names: Sequence[str], start: date, end: date, versions: Versions, columns: Sequence[str] = ()
+) -> Panel:
+    """The panel of sessions start..end with the features `names`, then the instrument columns `columns` as of each session,
+    read at fixed table versions.
 
     Nothing after `end` is read or known: prices are adjusted with the events up to it, bars held out at its close are
     left out. Labels across suspected corporate actions are masked (Panel.breaks).
-    Errors: NoDataError when there is no bar, UnknownNameError for a feature.
+    Errors: NoDataError when there is no bar, UnknownNameError for a feature or column.
     """
-    span = Predicate(start, end)
+    prices = _prices(ws, start, end, versions)
+    values = _features(ws, names, Predicate(start, end), versions)
+    if columns:
+        values = with_facts(ws, values, columns, versions)
+    return _panel(ws, values, prices, [*names, *columns], end, versions)
+
+
+def load_prices(ws: Workspace, start: date, end: date, versions: Versions) -> Panel:
+    """`load_panel` without any feature: what labels and volatilities are made of. Errors: NoDataError."""
+    prices = _prices(ws, start, end, versions)
+    return _panel(ws, prices.select(SYMBOL, SESSION), prices, [], end, versions)
+
+
+def _panel(
+    ws: Workspace, values: pl.DataFrame, prices: pl.DataFrame, names: Sequence[str], end: date, versions: Versions
+) -> Panel:
+    instruments = instruments_as_of(ws, end, versions)
+    breaks = quality.suspected_actions(ws, versions, end)
+    return Panel.from_frames(values, prices, instruments, names, ws.market.id, breaks)
+
+
+def _prices(ws: Workspace, start: date, end: date, versions: Versions) -> pl.DataFrame:
+    """Adjusted bars of start..end as known at the close of `end`."""
     bars = ws.tables.read(BARS.name, where=Predicate(None, end), version=versions[BARS.name]).select(*BAR_SCHEMA)
     if bars.filter(pl.col(SESSION) >= start).is_empty():
         raise NoDataError(f"Market '{ws.market.id}' has no bar from {start} to {end}", "Run feature_backfill for them.")
     table = CORPORATE_ACTIONS.name
     actions = ws.tables.read(table, where=Predicate(None, end), version=versions[table]).select(*ACTION_SCHEMA)
     bars = bars.join(quality.held_rows(ws, end, end, versions), on=[SYMBOL, TS], how="anti")  # not known yet at `end`
-    adjusted = adjust.adjusted(bars, actions).filter(pl.col(SESSION) >= start)
-    instruments = instruments_as_of(ws, end, versions)
-    breaks = quality.suspected_actions(ws, versions, end)
-    return Panel.from_frames(_features(ws, names, span, versions), adjusted, instruments, names, ws.market.id, breaks)
+    return adjust.adjusted(bars, actions).filter(pl.col(SESSION) >= start)
 
 
 def _features(ws: Workspace, names: Sequence[str], span: Predicate, versions: Versions) -> pl.DataFrame:

@@ -20,12 +20,16 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from trading_core.calibration.calibrators import calibrator_from_json
+from trading_core.calibration.conformal import Adaptive, Conformal
+from trading_core.calibration.thresholds import ThresholdChoice
 from trading_core.errors import ArtifactCorruptedError, BundleError, FormulaMismatchError, InvalidConfigError
+from trading_core.models.ensemble import joined
 from trading_core.models.registry import MODELS, HasFiles
 from trading_core.schema import InputSpec
 from trading_core.storage.artifacts import ArtifactStore, Published
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+MAX_MEMBERS = 64
 WEIGHTS = "weights.safetensors"
 CARD = "config.json"
 Scalar = str | int | float | bool | None
@@ -35,24 +39,30 @@ Scalar = str | int | float | bool | None
 class ModelCard:
     """What config.json says of a model.
 
-    architecture: the fields of the model's config class. features: in the order of the panel's last axis; fingerprints:
-    of each one's formula. static: static columns, in order. scaler, vocabulary: as trading_core.dataset writes them.
-    platt: one JSON per horizon of `spec`, as trading_core.calibration writes it. cutoff: the session of the last label
-    end used in training, validation or calibration; ranges are of decision sessions, both ends included.
-    data_versions: table -> Delta version. library_versions: package -> version.
+    architecture: the fields of the model's config class, of each of `members` networks. features, then
+    instrument_columns: the panel's last axis; fingerprints: of each feature's formula. static: static columns, in order.
+    scaler, vocabulary: as trading_core.dataset writes them. calibration (of p_up), intervals (Conformal), thresholds (by
+    objective): one JSON per horizon of `spec`, adaptive: one for all, as trading_core.calibration writes them. cutoff:
+    the session of the last label end used in training, validation or calibration; ranges are of decision sessions, both
+    ends included. data_versions: table -> Delta version. library_versions: package -> version.
     """
 
     market: str
     model: str  # a name of trading_core.models.registry.MODELS
     architecture: Mapping[str, Scalar]
+    members: int  # of the ensemble; 1: a single network
     spec: InputSpec
     features: tuple[str, ...]
+    instrument_columns: tuple[str, ...]
     fingerprints: Mapping[str, str]
     target_scale: str
     static: tuple[str, ...]
     scaler: str
     vocabulary: str
-    platt: tuple[str, ...]
+    calibration: tuple[str, ...]
+    intervals: tuple[str, ...]
+    adaptive: str
+    thresholds: Mapping[str, tuple[str, ...]]
     cutoff: date
     train_start: date
     train_end: date
@@ -64,6 +74,11 @@ class ModelCard:
     code_version: str
     library_versions: Mapping[str, str]
     format_version: int = FORMAT_VERSION
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The panel's last axis."""
+        return self.features + self.instrument_columns
 
 
 _CARD = TypeAdapter(ModelCard)
@@ -172,15 +187,24 @@ def _check_card(card: ModelCard, uri: str) -> None:
         problems.append(f"unknown model class '{card.model}' (known: {', '.join(sorted(MODELS))})")
     if set(card.fingerprints) != set(card.features):
         problems.append("features and fingerprints name different features")
-    if len(card.platt) != len(card.spec.horizons):
-        problems.append(f"{len(card.platt)} calibrations for {len(card.spec.horizons)} horizons")
+    if not 1 <= card.members <= MAX_MEMBERS:
+        problems.append(f"{card.members} members; there are 1 to {MAX_MEMBERS}")
+    horizons = len(card.spec.horizons)
+    for what, given in (("calibrations", card.calibration), ("intervals", card.intervals), *card.thresholds.items()):
+        if len(given) != horizons:
+            problems.append(f"{len(given)} {what} for {horizons} horizons")
     if len(card.static) != len(card.spec.static_cardinalities):
         problems.append(f"{len(card.static)} static columns for {len(card.spec.static_cardinalities)} cardinalities")
     if card.validation_end > card.cutoff or card.train_end > card.cutoff:
         problems.append(f"the cut-off {card.cutoff} lies before decisions that were learned from")
     try:
-        for text in card.platt:
+        for text in card.calibration:
             calibrator_from_json(text)
+        for text in card.intervals:
+            Conformal.from_json(text)
+        for text in (text for texts in card.thresholds.values() for text in texts):
+            ThresholdChoice.from_json(text)
+        Adaptive.from_json(card.adaptive)
     except InvalidConfigError as error:
         problems.append(f"a calibration cannot be read ({'; '.join(error.problems)})")
     if problems:
@@ -196,7 +220,10 @@ def _rebuild(card: ModelCard, uri: str) -> nn.Module:
     try:
         config = entry.config(**card.architecture)
         with torch.random.fork_rng(devices=[]):
-            return entry.build(config, card.spec)
+            networks = [entry.build(config, card.spec) for _ in range(card.members)]
+        if len(networks) > 1 and isinstance(networks[0], HasFiles):
+            raise ValueError("a model with files of its own has one member")
+        return joined(networks)
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError) as error:
         raise BundleError(uri, f"{CARD}: the architecture of '{card.model}' is not valid: {error}") from error
 

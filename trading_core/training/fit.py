@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trading_core.calibration.platt import Platt
+from trading_core.calibration.calibrators import Calibrator
 from trading_core.dataset.windows import WindowSet
-from trading_core.errors import TrainingFailedError
+from trading_core.errors import InvalidConfigError, TrainingFailedError
 from trading_core.metrics.forecasts import ForecastSkill
 from trading_core.models.ensemble import joined
 from trading_core.models.forward import forward_in_batches, torch_threads
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 class FitResult:
     """A trained model. `module`: the best epoch's weights, in eval mode, on the CPU; of several members their ensemble.
 
-    history: one record per epoch and member. best_epoch: of the first member. platt, skill: per horizon, fitted and
-    measured on the validation part. seconds: of the whole fit.
+    history: one record per epoch and member. best_epoch: of the first member. calibration, skill: per horizon, fitted and
+    measured on the validation part. seconds: of the whole fit. members: how many networks `module` averages.
     """
 
     module: nn.Module
@@ -45,8 +45,9 @@ class FitResult:
     best_epoch: int
     device: str
     seconds: float
-    platt: tuple[Platt, ...]
+    calibration: tuple[Calibrator, ...]
     skill: tuple[ForecastSkill, ...]
+    members: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,15 +73,16 @@ def fit(
     on_progress: OnProgress | None = None,
     device: Device | None = None,
     members: int = 1,
+    calibration: str = "platt",
     resume: tuple[Checkpoints, str] | None = None,
 ) -> FitResult:
     """Build `entry` with `config` (its own config class) and find its weights.
 
     Same arguments, same bits on a CPU. on_progress is called after every epoch; without it a line per epoch is printed
-    (a progress bar on a terminal). members: trained with seed, seed + 1, ... and joined as one ensemble. resume: where
-    each epoch is kept, and the key of this very training; an interrupted one goes on after its last whole epoch and
-    ends with the bits it would have had. Errors: ValueError (config and spec do not fit), TrainingFailedError
-    (interrupted, or a loss that is not a number); nothing is to be registered then.
+    (a progress bar on a terminal). members: trained with seed, seed + 1, ... and joined as one ensemble. calibration: of
+    p_up, a name of CALIBRATORS. resume: where each epoch is kept, and the key of this very training; an interrupted one
+    goes on after its last whole epoch and ends with the bits it would have had. Errors: InvalidConfigError (config and
+    spec do not fit), TrainingFailedError (interrupted, or a loss that is not a number); nothing is to be registered then.
     """
     started = time.monotonic()
     device = device or choose_device()
@@ -91,10 +93,11 @@ def fit(
         fitted = [_member(problem, seed, k, members, device, on_progress, resume) for k in range(1, members + 1)]
         module = joined([network for network, _ in fitted]).to("cpu").eval()
         # Once more with the weights that are kept, on the device that will forecast.
-        verdict = judge(forecast(module, validation), validation, spec)
+        verdict = judge(forecast(module, validation), validation, spec, calibration)
     history = tuple(record for _, watch in fitted for record in watch.history)
     seconds = time.monotonic() - started
-    return FitResult(module, history, fitted[0][1].best_epoch, device, seconds, verdict.platt, verdict.skill)
+    best_epoch = fitted[0][1].best_epoch
+    return FitResult(module, history, best_epoch, device, seconds, verdict.calibration, verdict.skill, members)
 
 
 def forecast(module: nn.Module, windows: WindowSet) -> Float32Array:
@@ -116,7 +119,7 @@ def _member(
     training, spec = problem.training, problem.spec
     seed = seed + member - 1
     with _seeded(seed, device):
-        network = problem.entry.build(problem.config, spec)
+        network = _built(problem)
         objective = Objective.of(spec, training.losses, torch.from_numpy(problem.train.labels))
         watch = Watch(spec, problem.validation, training, objective, on_progress, member, members)
         solve = problem.entry.fit_closed_form
@@ -128,6 +131,13 @@ def _member(
             train(network, objective, data, device, watch, slot)
             network.load_state_dict(watch.best_weights)
     return network, watch
+
+
+def _built(problem: Problem) -> nn.Module:
+    try:
+        return problem.entry.build(problem.config, problem.spec)
+    except ValueError as error:  # each option is valid alone, but not with this spec
+        raise InvalidConfigError(f"The architecture of '{problem.entry.name}'", [str(error)]) from error
 
 
 @contextmanager

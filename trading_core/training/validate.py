@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from trading_core.calibration.calibrators import Calibrator, fit_calibrator
 from trading_core.calibration.outputs import Outputs, read_outputs
-from trading_core.calibration.platt import Platt
 from trading_core.dataset.windows import WindowSet
 from trading_core.metrics.classification import pr_auc
 from trading_core.metrics.forecasts import (
@@ -34,7 +34,7 @@ class Validation:
     The Brier score and ROC AUC in `skill` are of calibrated probabilities on the rows that calibrated them.
     """
 
-    platt: tuple[Platt, ...]
+    calibration: tuple[Calibrator, ...]
     skill: tuple[ForecastSkill, ...]
 
 
@@ -79,18 +79,18 @@ def ranks_are_defined(windows: WindowSet) -> bool:
     return bool((np.unique(windows.columns, return_counts=True)[1] >= MIN_PAIRS).any())
 
 
-def judge(output: Float32Array, windows: WindowSet, spec: InputSpec) -> Validation:
+def judge(output: Float32Array, windows: WindowSet, spec: InputSpec, calibration: str = "platt") -> Validation:
     """Calibration and skill of each horizon. output: [N,H,O], in the order of the rows of `windows`."""
     found, returns = outputs_of(output, windows, spec), returns_of(windows)
-    platts, skills = [], []
+    calibrators, skills = [], []
     for h, horizon in enumerate(windows.spec.horizons):
         label, raw = returns[:, h], found.p_up[:, h]
-        platt = Platt.fit(raw, _up(label))
+        calibrator = fit_calibrator(calibration, raw, _up(label))
         quantiles = found.quantiles[:, h]
-        p_up = platt.apply(raw)
+        p_up = calibrator.apply(raw)
         skills.append(summary(found.score[:, h], label, windows.columns, horizon, quantiles, spec.quantiles, p_up))
-        platts.append(platt)
-    return Validation(tuple(platts), tuple(skills))
+        calibrators.append(calibrator)
+    return Validation(tuple(calibrators), tuple(skills))
 
 
 def _up(label: FloatArray) -> FloatArray:

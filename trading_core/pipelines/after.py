@@ -1,0 +1,60 @@
+"""What is fitted when the weights are: intervals and thresholds, on the validation part only, frozen into the bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trading_core.calibration.conformal import Adaptive, Conformal
+from trading_core.calibration.thresholds import LongFlat, Objective, ThresholdChoice, search_threshold
+from trading_core.costs import CostModel
+from trading_core.dataset.labels import forward_returns
+from trading_core.dataset.windows import WindowSet
+from trading_core.schema import FloatArray
+from trading_core.training.data import input_spec
+from trading_core.training.fit import FitResult, forecast
+from trading_core.training.validate import outputs_of, returns_of
+
+ALPHA = 0.1  # the intervals hold nine labels in ten
+OBJECTIVES: tuple[Objective, ...] = ("f1", "net_sharpe_annual")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AfterTraining:
+    """Per horizon, in the spec's order. p_up, up: [N,H] calibrated probability and outcome of the validation rows."""
+
+    intervals: tuple[Conformal, ...]
+    adaptive: Adaptive
+    thresholds: dict[Objective, tuple[ThresholdChoice, ...]]
+    p_up: FloatArray
+    raw_p_up: FloatArray
+    up: FloatArray
+
+
+def fit_after(fitted: FitResult, validation: WindowSet, costs: CostModel, per_year: int) -> AfterTraining:
+    """Intervals and thresholds of every horizon from the validation part. per_year: sessions, for the Sharpe ratios.
+
+    Thresholds trade at the next open and are judged by the return to the open after it, whatever the horizon.
+    """
+    found = outputs_of(forecast(fitted.module, validation), validation, input_spec(validation))
+    returns = returns_of(validation)
+    p_up = np.stack([fit.apply(found.p_up[:, h]) for h, fit in enumerate(fitted.calibration)], axis=1)
+    up = (returns > 0.0).astype(np.float64)
+    intervals = tuple(
+        Conformal.fit(label, found.quantiles[:, h, 0], found.quantiles[:, h, -1], ALPHA, validation.scale[:, h])
+        for h, label in enumerate(returns.T)
+    )
+    day = _next_session_returns(validation)
+    rows = [LongFlat(p_up[:, h], up[:, h], day, validation.columns, validation.symbol) for h in range(p_up.shape[1])]
+    thresholds = {
+        objective: tuple(search_threshold(part, objective, costs, per_year=per_year) for part in rows)
+        for objective in OBJECTIVES
+    }
+    return AfterTraining(intervals, Adaptive(ALPHA), thresholds, p_up, found.p_up, up)
+
+
+def _next_session_returns(windows: WindowSet) -> FloatArray:
+    """[N] log return from the open after each decision to the open after that."""
+    panel = windows.scaled.panel
+    return forward_returns(panel.opens, (1,), panel.breaks)[windows.symbol, windows.columns, 0]
