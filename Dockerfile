@@ -4,6 +4,9 @@ FROM python:3.11-slim-bookworm
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 AIRFLOW_HOME=/opt/airflow NUMBA_CACHE_DIR=/opt/numba
 WORKDIR /opt/trading
 
+# LightGBM's machine code needs the OpenMP runtime of the system; the other packages bring theirs.
+RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
+
 # The dependencies first: this layer is rebuilt only when the lock changes.
 COPY requirements.txt ./
 RUN pip install --no-cache-dir uv==0.13.8 && uv pip install --system --no-cache -r requirements.txt

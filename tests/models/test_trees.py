@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from trading_core.errors import TrainingFailedError
+from trading_core.errors import InvalidConfigError, TrainingFailedError
 from trading_core.models.tree_text import ExpectedTrees, check_tree_text
 from trading_core.models.trees import LightGBMConfig, TreesModel, build, fit_closed_form
 from trading_core.schema import Float32Array, InputSpec, Target
@@ -189,6 +190,14 @@ def test_a_category_that_training_has_not_seen_gets_a_forecast() -> None:
     model = fitted(data)
     data.static[:] = 3
     assert np.isfinite(data.forecast(model)).all()
+
+
+def test_a_machine_without_the_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    model = build(CONFIG, SPEC)
+    assert isinstance(model, TreesModel)
+    with pytest.raises(InvalidConfigError, match=r"cannot be loaded .* apt install libgomp1"):
+        model.load_files(MODEL.files())
 
 
 def test_before_it_is_fitted_it_has_no_files_and_forecasts_zeros() -> None:

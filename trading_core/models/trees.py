@@ -7,17 +7,16 @@ all that it does not name. The trees are kept in LightGBM's own text format, one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import lightgbm
 import numpy as np
 import torch
-from lightgbm.basic import LightGBMError
 from torch import Tensor, nn
 
-from trading_core.errors import TrainingFailedError
+from trading_core.errors import InvalidConfigError, TrainingFailedError
 from trading_core.models.bounds import require_between
 from trading_core.models.closed_form import CLASSES, Samples, last_rows, require_lags
 from trading_core.models.search import Real, SearchSpace, Whole
@@ -25,7 +24,11 @@ from trading_core.models.tree_text import ExpectedTrees, check_tree_text
 from trading_core.schema import Float32Array, InputSpec, Target
 
 if TYPE_CHECKING:
+    import lightgbm
+
     from trading_core.models.registry import Batches
+
+    _Sets: TypeAlias = tuple[lightgbm.Dataset, lightgbm.Dataset | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +150,12 @@ class TreesModel(nn.Module):
 
     def _booster(self, data: bytes, part: _Part) -> lightgbm.Booster:
         expected = ExpectedTrees(part.line, part.width, self.inputs, self.config.rounds, self.config.leaves)
-        text = check_tree_text(data, expected)
+        text, library = check_tree_text(data, expected), _library()
         try:
-            return lightgbm.Booster(model_str=text)
-        except LightGBMError as error:
+            booster: lightgbm.Booster = library.Booster(model_str=text)
+        except library.basic.LightGBMError as error:
             raise ValueError(f"LightGBM refuses it ({error})") from error
+        return booster
 
     def rows(self, last: Tensor, static: Tensor) -> Float32Array:
         """[B,L*C] of `last_rows` and [B,K] codes -> [B,L*C+K], the inputs of the trees."""
@@ -203,6 +207,18 @@ def fit_closed_form(module: nn.Module, train: Batches, validation: Batches) -> N
     module.load_files(texts)
 
 
+def _library() -> ModuleType:
+    """LightGBM, imported when trees are grown or read; InvalidConfigError where its C++ part cannot be loaded."""
+    try:
+        import lightgbm
+    except (ImportError, OSError) as error:
+        remedy = "install the OpenMP runtime (Debian: apt install libgomp1; macOS: brew install libomp)"
+        raise InvalidConfigError(
+            "The model 'lightgbm'", [f"its library cannot be loaded ({error}); {remedy}"]
+        ) from error
+    return lightgbm
+
+
 def _labels(part: _Part, position: int, samples: Samples) -> Float32Array:
     """[N] labels of the part's horizon."""
     values = samples.y if part.target is Target.QUANTILES else samples.labels[..., position]  # [N,H]
@@ -210,14 +226,11 @@ def _labels(part: _Part, position: int, samples: Samples) -> Float32Array:
     return labels
 
 
-_Sets = tuple[lightgbm.Dataset, lightgbm.Dataset | None]
-
-
 def _datasets(module: TreesModel, data: Float32Array, reference: Float32Array) -> _Sets:
     """The inputs in bins, for all boosters alike: bins depend on no label. No validation set without its rows."""
     params = {**_common(), "min_data_in_leaf": module.config.min_leaf_samples}
     columns = [module.inputs.index(name) for name in module.categories]
-    train = lightgbm.Dataset(
+    train: lightgbm.Dataset = _library().Dataset(
         data,
         np.zeros(len(data), np.float32),
         feature_name=list(module.inputs),
@@ -254,10 +267,10 @@ def _grow(module: TreesModel, part: _Part, sets: _Sets, seed: int) -> bytes:
         "lambda_l2": config.l2,
         "seed": seed,
     }
-    train, held_out = sets
-    stopping: list[Callable[..., Any]] = [lightgbm.early_stopping(config.patience, verbose=False)]
-    watched: dict[str, Any] = {} if held_out is None else {"valid_sets": [held_out], "callbacks": stopping}
-    booster = lightgbm.train(params, train, config.rounds, **watched)
+    (train, held_out), library = sets, _library()
+    stopping = [library.early_stopping(config.patience, verbose=False)]
+    watched = {} if held_out is None else {"valid_sets": [held_out], "callbacks": stopping}
+    booster: lightgbm.Booster = library.train(params, train, config.rounds, **watched)
     # best_iteration is 0 where nothing was held out: all rounds are kept.
     return booster.model_to_string(num_iteration=booster.best_iteration or None).encode("ascii")
 
