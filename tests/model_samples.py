@@ -36,7 +36,7 @@ CONFIGS: dict[str, Any] = {
     "tft": TFTConfig(hidden_size=8, attention_heads=2, hidden_continuous_size=4, dropout=0.1),
     "lstm": LSTMConfig(hidden_size=8, dropout=0.1),
     "gru": GRUConfig(hidden_size=8, dropout=0.1, bidirectional=True),
-    "transformer": TransformerConfig(hidden_size=8, attention_heads=2, layers=1, feed_forward_size=16),
+    "transformer": TransformerConfig(hidden_size=16, attention_heads=2, layers=1, feed_forward_size=16),
     "mlp": MLPConfig(hidden_size=16, layers=1, dropout=0.1),
     "hybrid": HybridConfig(hidden_size=8, attention_heads=2, feed_forward_size=16, experts=2, expert_size=4),
     "kan_former": KANFormerConfig(
