@@ -108,10 +108,12 @@ def test_a_target_without_any_label_is_an_error(name: str) -> None:
 
 
 def test_the_rule_gives_each_state_what_followed_it() -> None:
-    """The raw feature is 1 or 0 or missing; scaled by the platform's own scaler its sign says which."""
+    """The raw feature is 1 or 0 or missing; beside it lies one that is always there, or the row would be no sample."""
     raw = np.array([1, 1, 1, 1, 0, 0, np.nan, 1, 0], dtype=np.float32)
-    scaler = Scaler.fit(raw[None, :, None], ["golden_cross_50_200"], np.arange(9))
-    x = scaler.apply_panel(raw[None, :, None])[0][:, None, :]  # [9,1,1]
+    panel = np.stack((raw, np.arange(9, dtype=np.float32)), axis=-1)[None]  # [S,T,F]
+    scaler = Scaler.fit(panel, ["golden_cross_50_200", "other"], np.arange(9))
+    x = scaler.apply_panel(panel)[0][:, None, :]  # [9,1,3]
+    assert scaler.channels[2] == "golden_cross_50_200__missing"
     y = np.array([[2.0], [-1.0], [4.0], [6.0], [-3.0], [1.0], [-9.0], [8.0], [-5.0]])
     labels = np.stack((y, (y > 0).astype(float)), axis=-1)
     spec = InputSpec(scaler.channels, 1, (1,), quantiles=(0.5,), targets=(Target.QUANTILES, Target.DIRECTION))
@@ -120,6 +122,16 @@ def test_the_rule_gives_each_state_what_followed_it() -> None:
     above, below, unknown = [4.0, log(4 / 1)], [-3.0, log(1 / 2)], [1.0, log(5 / 4)]
     expected = [above if value == 1 else below if value == 0 else unknown for value in raw]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("center", "spread"), [(0.0, 1.0), (1.0, 0.5), (0.3, 0.46), (0.5, 0.5), (2.0, 7.0)])
+def test_the_rule_knows_its_states_however_they_are_scaled(center: float, spread: float) -> None:
+    """A robust scaler puts the more frequent state at 0 exactly."""
+    x = ((np.array([1, 1, 1, 0, 0]) - center) / spread)[:, None, None]
+    y = np.array([[1.0], [2.0], [3.0], [10.0], [12.0]])
+    spec = InputSpec(("a",), 1, (1,), quantiles=(0.5,))
+    module = fitted("sma_cross", SMACrossConfig("a"), spec, batches_of(x, y))
+    np.testing.assert_array_equal(output_of(module, x)[:, 0, 0], [2.0, 2.0, 2.0, 11.0, 11.0])
 
 
 def test_the_rule_reads_the_last_step_only() -> None:

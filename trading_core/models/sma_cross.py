@@ -1,9 +1,10 @@
 """The 50/200 rule (golden cross, death cross; Brock, Lakonishok and LeBaron 1992): what followed each of its two states.
 
-The state is read from one channel at the decision's own step: above 0 the short average lies above the long one, below 0
-it does not. A channel is a feature minus its training mean, so the sign of a feature that measures the distance of the
-averages would be lost; `golden_cross_50_200` is 1 or 0, its mean lies between them and the sign tells them apart exactly.
-At 0 the state is unknown: the feature is missing there, or was the same on every training day.
+The state is read from one channel at the decision's own step. A channel is a shifted and scaled feature, so the sign of
+a feature that measures the distance of the averages would be lost; `golden_cross_50_200` has two values, 1 and 0, and
+whatever the scaling they lie on either side of the channel's mean over the training samples. Where the feature is missing
+the state is unknown if the model reads its mask; without one it is the side on which the scaler's center lies. A feature
+with one value in training tells nothing: its state is unknown.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from trading_core.schema import InputSpec
 if TYPE_CHECKING:
     from trading_core.models.registry import Batches
 
-STATES = 3  # below, unknown, above: the sign of the channel plus 1
+STATES = 3  # below, unknown, above: the sign of the channel's distance to its mean, plus 1
+MASK_SUFFIX = "__missing"  # see schema.InputSpec.channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class SMACrossModel(nn.Module):
     """forward(x [B,E,C], static [B,K]) -> [B,H,O]: what the training labels of the sample's state were. All targets."""
 
     outputs: Tensor  # [STATES,H,O] float64
+    middle: Tensor  # [] float64, the channel's mean: between its two values
 
     def __init__(self, config: SMACrossConfig, spec: InputSpec) -> None:
         super().__init__()
@@ -45,11 +48,21 @@ class SMACrossModel(nn.Module):
                 f"channel is '{config.channel}', which the model does not read; add '{config.channel}' to its features"
             )
         self.spec, self.column = spec, spec.channels.index(config.channel)
+        mask = config.channel + MASK_SUFFIX
+        self.mask = spec.channels.index(mask) if mask in spec.channels else None
         self.register_buffer("outputs", torch.zeros(STATES, len(spec.horizons), spec.outputs, dtype=torch.float64))
+        self.register_buffer("middle", torch.zeros((), dtype=torch.float64))
+
+    def missing(self, row: Tensor) -> Tensor:
+        """[B,C] -> [B] bool; nothing is known to be missing where the model reads no mask."""
+        return (
+            torch.zeros(len(row), dtype=torch.bool, device=row.device) if self.mask is None else row[:, self.mask] > 0
+        )
 
     def state(self, row: Tensor) -> Tensor:
         """[B,C], the decision's own step, -> [B] int64 in 0 .. STATES - 1."""
-        return row[:, self.column].sign().long() + 1  # [B,C] -> [B]
+        side = (row[:, self.column].double() - self.middle).sign().long()  # [B,C] -> [B]
+        return torch.where(self.missing(row), 0, side) + 1
 
     def forward(self, x: Tensor, static: Tensor) -> Tensor:
         return self.outputs[self.state(x[:, -1])].to(x.dtype)  # [B,E,C] -> [B] -> [B,H,O]
@@ -63,6 +76,10 @@ def fit_closed_form(module: nn.Module, train: Batches, validation: Batches) -> N
     if not isinstance(module, SMACrossModel):
         raise TypeError(f"expected an SMACrossModel, not {type(module).__name__}")
     samples = Samples.of(train, lags=1)
+    values = samples.rows[~module.missing(samples.rows), module.column].double()
+    if len(values):
+        # The mean of equal numbers may be off by one rounding.
+        module.middle.copy_(values[0] if values.min() == values.max() else values.mean())
     state = module.state(samples.rows)
     overall = unconditional(samples.y, samples.labels, module.spec)
     for code in range(STATES):
