@@ -120,6 +120,7 @@ def card_of(name: str, result: FitResult, train: WindowSet, config: Any = None) 
         model=name,
         architecture=architecture_of(config or CONFIGS[name]),
         members=result.members,
+        scope=result.scope,
         spec=input_spec(train),
         features=panel.features,
         instrument_columns=(),

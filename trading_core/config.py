@@ -1,8 +1,12 @@
 """Configuration: YAML files under `configs/` plus environment variables, validated, with wrong keys refused.
 
-Three kinds of file: markets, models, strategies. A file's envelope is a pydantic model here; the options of a source,
-architecture or strategy are validated by the frozen dataclass in that member's own file (`parse_options`), so that a
-new member never touches this module. This module imports nothing heavy: DAG files read the names of configs from it.
+Four kinds of file: markets, models, strategies, and comparisons of models. A file's envelope is a pydantic model here;
+the options of a source, architecture or strategy are validated by the frozen dataclass in that member's own file
+(`parse_options`), so that a new member never touches this module. This module imports nothing heavy: DAG files read the
+names of configs from it.
+
+A config is named after its file. `configs/zoo` holds further models, one of each architecture, named with their folder
+(`zoo/gru`), and comparisons, which are known by their key `models` and have no name: they are given as a file.
 
 Environment: every field of `Settings` as `TRADING_<FIELD>` (for example `TRADING_ARTIFACTS_URL`).
 """
@@ -13,6 +17,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -38,6 +43,7 @@ Kind = Literal["markets", "models", "strategies"]
 OptionsT = TypeVar("OptionsT")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+ZOO = "zoo"  # the folder of further model configs, and the first part of their names
 
 
 class _Strict(BaseModel):
@@ -197,6 +203,7 @@ class ModelConfig(_Strict):
     class_threshold: Annotated[float, Field(ge=0, le=10)] = 0.5  # of Bear and Bull, in volatilities of the horizon
     barrier_width: Annotated[float, Field(gt=0, le=10)] = 1.0  # of the two barriers, in volatilities of the horizon
     calibration: Literal["platt", "isotonic"] = "platt"  # of the probability of a rise, on the validation part
+    scope: Literal["pooled", "symbol"] = "pooled"  # symbol: a network of its own for each symbol, pooled for new ones
     ensemble: Annotated[int, Field(ge=1, le=64)] = 1  # networks trained with seed, seed + 1, ..., averaged
     split: SplitConfig = SplitConfig()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
@@ -218,6 +225,8 @@ class ModelConfig(_Strict):
             raise ValueError(f"score: '{self.score}' is none of the targets {self.targets}")
         if unknown := [name for name in self.context if name not in self.inputs]:
             raise ValueError(f"context: {unknown} are none of the features and instrument columns")
+        if self.scope == "symbol" and "symbol" not in self.static:
+            raise ValueError("scope: 'symbol' needs 'symbol' among the static columns")
         if both := set(self.features) & set(self.instrument_columns):
             raise ValueError(f"instrument_columns: {sorted(both)} are features too")
         return self
@@ -257,6 +266,49 @@ class StrategyConfig(_Strict):
     params: dict[str, Any] = Field(default_factory=dict)  # validated by the strategy's own parameter class
 
 
+class ComparisonConfig(_Strict):
+    """Several models trained, calibrated and traded alike on the same sessions of one panel file (`trading compare`)."""
+
+    description: str = ""
+    calendar: str = "XNYS"  # "24/7" for a market that never closes
+    symbol: str | None = None  # the name of the only symbol of a panel without such a column
+    start: date  # the first session that is learned from
+    test_start: date  # the first session that is decided on without having been learned from
+    costs: CostConfig = CostConfig()
+    threshold: Literal["f1", "net_sharpe_annual"] = "net_sharpe_annual"  # what the traded threshold is searched for
+    shared: dict[str, Any]  # keys of a model config that all models have in common
+    # Further keys of each one, which win; of `architecture` and `training` key by key.
+    models: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")], dict[str, Any]], Field(min_length=1)
+    ]
+
+    @model_validator(mode="after")
+    def _comparable(self) -> ComparisonConfig:
+        if self.start >= self.test_start:
+            raise ValueError(f"start: {self.start} must lie before test_start, {self.test_start}")
+        for name, own in self.models.items():
+            if moved := sorted(_SAME_SAMPLES & set(own)):
+                raise ValueError(
+                    f"models.{name}: {', '.join(moved)}: models are compared on the same samples; see `shared`"
+                )
+        self.variants()
+        return self
+
+    def variants(self) -> dict[str, ModelConfig]:
+        """The config of each model. Errors: InvalidConfigError."""
+        return {
+            name: validate(ModelConfig, _over(self.shared, own), f"models.{name}") for name, own in self.models.items()
+        }
+
+
+_SAME_SAMPLES = {"encoder_length", "horizons", "instrument_columns", "split"}
+
+
+def _over(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {key: {**shared.get(key, {}), **own.get(key, {})} for key in ("architecture", "training")}
+    return {**shared, **own, **nested}
+
+
 _FILES: dict[Kind, type[BaseModel]] = {"markets": MarketConfig, "models": ModelConfig, "strategies": StrategyConfig}
 
 
@@ -265,20 +317,33 @@ def _folders(kind: Kind, settings: Settings) -> list[Path]:
     return [settings.config_dir / kind, settings.var_dir / "configs" / kind]
 
 
+def _files(kind: Kind, settings: Settings) -> dict[str, Path]:
+    """Every config of a kind by name; of two files of one name the repository's counts."""
+    found: dict[str, Path] = {}
+    for folder in _folders(kind, settings):
+        found = {path.stem: path for path in folder.glob("*.yaml")} | found
+    if kind == "models":
+        zoo = (settings.config_dir / ZOO).glob("*.yaml")
+        found |= {f"{ZOO}/{path.stem}": path for path in zoo if not is_comparison(path)}
+    return found
+
+
+def is_comparison(path: Path) -> bool:
+    """Whether a file compares models: whether `models` is one of its keys. It is not parsed: DAG files ask at every parse."""
+    return any(line.startswith("models:") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+
+
 def names(kind: Kind, settings: Settings | None = None) -> list[str]:
-    """The names of the configs of one kind: file names without `.yaml`, sorted."""
-    found = {path.stem for folder in _folders(kind, settings or read_settings()) for path in folder.glob("*.yaml")}
-    return sorted(found)
+    """The names of the configs of one kind, sorted: file names without `.yaml`; those of the zoo begin with `zoo/`."""
+    return sorted(_files(kind, settings or read_settings()))
 
 
 def path_of(kind: Kind, name: str, settings: Settings | None = None) -> Path:
     """The file of a config; `UnknownNameError` with the allowed names when there is none."""
-    settings = settings or read_settings()
-    for folder in _folders(kind, settings):
-        path = folder / f"{name}.yaml"
-        if "/" not in name and path.is_file():
-            return path
-    raise UnknownNameError(f"{kind[:-1] if kind != 'strategies' else 'strategy'} config", name, names(kind, settings))
+    found = _files(kind, settings or read_settings())
+    if name not in found:
+        raise UnknownNameError(f"{kind[:-1] if kind != 'strategies' else 'strategy'} config", name, sorted(found))
+    return found[name]
 
 
 def load(kind: Kind, name: str, settings: Settings | None = None) -> Any:
@@ -300,6 +365,25 @@ def require_own_id(market: MarketConfig, name: str) -> None:
 
 def load_model(name: str, settings: Settings | None = None) -> ModelConfig:
     return load("models", name, settings)
+
+
+def load_model_file(path: Path, variant: str = "", settings: Settings | None = None) -> tuple[str, ModelConfig]:
+    """A model config given as a file, and its name: that under which it is known, else its file's.
+
+    `variant`: of a comparison, one of its models, which is named `<file>-<variant>`.
+    Errors: those of `load_file`, UnknownNameError (variant), InvalidConfigError (a file name that is no name).
+    """
+    known = {file.resolve(): name for name, file in _files("models", settings or read_settings()).items()}
+    name = known.get(path.resolve(), path.stem)
+    if not re.fullmatch(r"(zoo/)?[a-z0-9][a-z0-9_-]{0,62}", name):
+        allowed = "small letters, digits, - and _; the model is registered under it"
+        raise InvalidConfigError(str(path), [f"the file's name '{name}' names the model: it may hold {allowed}"])
+    if not path.is_file() or not is_comparison(path):
+        return name, load_file(path, ModelConfig)
+    variants = load_file(path, ComparisonConfig).variants()
+    if variant not in variants:
+        raise UnknownNameError(f"model of the comparison '{name}'", variant, list(variants))
+    return f"{name}-{variant}", variants[variant]
 
 
 def load_strategy(name: str, settings: Settings | None = None) -> StrategyConfig:

@@ -36,6 +36,7 @@ CARD_IN = ModelCard(
     model="lstm",
     architecture=architecture_of(CONFIG),
     members=1,
+    scope="pooled",
     spec=InputSpec(("a", "b"), 5, (1, 5), (3,)),
     features=("a", "b"),
     instrument_columns=(),

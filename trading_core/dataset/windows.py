@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -218,6 +219,14 @@ class WindowSet:
         """The samples (rows for `gather`) of one decision column: a date-complete batch. Empty when it has none."""
         first, last = np.searchsorted(self.columns, [column, column + 1])
         return np.arange(first, last, dtype=np.int64)
+
+    def of_symbol(self, symbol: int) -> WindowSet:
+        """The samples of one row of the panel, in their order. May be empty."""
+        rows = np.flatnonzero(self.symbol == symbol)
+        part = copy(self)
+        part.symbol, part.columns = self.symbol[rows], self.columns[rows]
+        part.y, part.labels, part.scale = self.y[rows], self.labels[rows], self.scale[rows]
+        return part
 
     def gather(self, rows: IntArray) -> Windows:
         """The samples at positions `rows` [B] (any order, repeats allowed) as one batch."""

@@ -87,6 +87,7 @@ def _card(
         model=model.model,
         architecture=architecture_of(config.parse_options(entry.config, model.architecture, where)),
         members=fitted.members,
+        scope=fitted.scope,
         spec=prepared.spec,
         features=tuple(model.features),
         instrument_columns=tuple(model.instrument_columns),

@@ -101,5 +101,6 @@ def fit_prepared(
         on_progress,
         members=model.ensemble,
         calibration=model.calibration,
+        scope=model.scope,
         resume=resume,
     )

@@ -8,10 +8,10 @@ other two. What does not fit the code that loads it is refused, with the reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -24,6 +24,7 @@ from trading_core.calibration.conformal import Adaptive, Conformal
 from trading_core.calibration.thresholds import ThresholdChoice
 from trading_core.errors import ArtifactCorruptedError, BundleError, FormulaMismatchError, InvalidConfigError
 from trading_core.models.ensemble import joined
+from trading_core.models.per_symbol import PerSymbol
 from trading_core.models.registry import MODELS, HasFiles
 from trading_core.schema import InputSpec
 from trading_core.storage.artifacts import ArtifactStore, Published
@@ -51,6 +52,7 @@ class ModelCard:
     model: str  # a name of trading_core.models.registry.MODELS
     architecture: Mapping[str, Scalar]
     members: int  # of the ensemble; 1: a single network
+    scope: Literal["pooled", "symbol"]  # "symbol": a network for each symbol, beside the pooled one
     spec: InputSpec
     features: tuple[str, ...]
     instrument_columns: tuple[str, ...]
@@ -220,12 +222,21 @@ def _rebuild(card: ModelCard, uri: str) -> nn.Module:
     try:
         config = entry.config(**card.architecture)
         with torch.random.fork_rng(devices=[]):
-            networks = [entry.build(config, card.spec) for _ in range(card.members)]
-        if len(networks) > 1 and isinstance(networks[0], HasFiles):
-            raise ValueError("a model with files of its own has one member")
-        return joined(networks)
+            return _composed(card, lambda: entry.build(config, card.spec))
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError) as error:
         raise BundleError(uri, f"{CARD}: the architecture of '{card.model}' is not valid: {error}") from error
+
+
+def _composed(card: ModelCard, build: Callable[[], nn.Module]) -> nn.Module:
+    """The card's networks as one module. ValueError when the model cannot be composed so."""
+    count = 1
+    if card.scope == "symbol":
+        column = card.static.index("symbol")
+        count = card.spec.static_cardinalities[column]
+    networks = [joined([build() for _ in range(card.members)]) for _ in range(count)]
+    if count * card.members > 1 and isinstance(build(), HasFiles):
+        raise ValueError("a model with files of its own has one network")
+    return PerSymbol(networks, column) if card.scope == "symbol" else networks[0]
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

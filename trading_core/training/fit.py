@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -17,7 +18,8 @@ from trading_core.errors import InvalidConfigError, TrainingFailedError
 from trading_core.metrics.forecasts import ForecastSkill
 from trading_core.models.ensemble import joined
 from trading_core.models.forward import forward_in_batches, torch_threads
-from trading_core.models.registry import ModelEntry
+from trading_core.models.per_symbol import PerSymbol
+from trading_core.models.registry import HasFiles, ModelEntry
 from trading_core.schema import Float32Array, InputSpec
 from trading_core.training.checkpoint import Checkpoints, Slot
 from trading_core.training.config import TrainingConfig
@@ -30,6 +32,11 @@ from trading_core.training.watch import OnProgress, Watch
 
 if TYPE_CHECKING:
     from trading_core.models.registry import Batch, Batches, FitClosedForm
+
+
+Scope = Literal["pooled", "symbol"]
+# A symbol with fewer samples keeps the pooled network: less than a quarter of sessions teaches nothing of its own.
+MIN_SYMBOL_SAMPLES, MIN_SYMBOL_VALIDATION = 60, 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +55,10 @@ class FitResult:
     calibration: tuple[Calibrator, ...]
     skill: tuple[ForecastSkill, ...]
     members: int = 1
+    scope: Scope = "pooled"
+    by_symbol: Mapping[str, tuple[EpochRecord, ...]] = field(
+        default_factory=dict
+    )  # of symbols with networks of their own
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,30 +85,46 @@ def fit(
     device: Device | None = None,
     members: int = 1,
     calibration: str = "platt",
+    scope: Scope = "pooled",
     resume: tuple[Checkpoints, str] | None = None,
 ) -> FitResult:
     """Build `entry` with `config` (its own config class) and find its weights.
 
     Same arguments, same bits on a CPU. on_progress is called after every epoch; without it a line per epoch is printed
     (a progress bar on a terminal). members: trained with seed, seed + 1, ... and joined as one ensemble. calibration: of
-    p_up, a name of CALIBRATORS. resume: where each epoch is kept, and the key of this very training; an interrupted one
-    goes on after its last whole epoch and ends with the bits it would have had. Errors: InvalidConfigError (config and
-    spec do not fit), TrainingFailedError (interrupted, or a loss that is not a number); nothing is to be registered then.
+    p_up, a name of CALIBRATORS. scope: "symbol" trains a network for each symbol besides the pooled one. resume: where
+    each epoch is kept, and the key of this very training; an interrupted one goes on after its last whole epoch and ends
+    with the bits it would have had. Errors: InvalidConfigError (config, spec and scope do not fit), TrainingFailedError
+    (interrupted, or a loss that is not a number); nothing is to be registered then.
     """
     started = time.monotonic()
     device = device or choose_device()
     problem = Problem(entry, config, spec, train, validation, training)
     if entry.fit_closed_form is not None:
         device, members = "cpu", 1  # most of them are the same from every seed
+    if scope == "symbol":
+        _check_per_symbol(problem)
+    run = _Run(seed, members, device, on_progress, resume)
     with torch_threads(training.threads):
-        fitted = [_member(problem, seed, k, members, device, on_progress, resume) for k in range(1, members + 1)]
-        module = joined([network for network, _ in fitted]).to("cpu").eval()
+        network, pooled = _network(problem, run)
+        by_symbol: dict[str, tuple[EpochRecord, ...]] = {}
+        if scope == "symbol":
+            network, by_symbol = _per_symbol(problem, run, network)
+        module = network.to("cpu").eval()
         # Once more with the weights that are kept, on the device that will forecast.
         verdict = judge(forecast(module, validation), validation, spec, calibration)
-    history = tuple(record for _, watch in fitted for record in watch.history)
-    seconds = time.monotonic() - started
-    best_epoch = fitted[0][1].best_epoch
-    return FitResult(module, history, best_epoch, device, seconds, verdict.calibration, verdict.skill, members)
+    return FitResult(
+        module=module,
+        history=tuple(record for watch in pooled for record in watch.history),
+        best_epoch=pooled[0].best_epoch,
+        device=device,
+        seconds=time.monotonic() - started,
+        calibration=verdict.calibration,
+        skill=verdict.skill,
+        members=members,
+        scope=scope,
+        by_symbol=by_symbol,
+    )
 
 
 def forecast(module: nn.Module, windows: WindowSet) -> Float32Array:
@@ -106,31 +133,69 @@ def forecast(module: nn.Module, windows: WindowSet) -> Float32Array:
     return forward_in_batches(module, ((batch.x, batch.static) for batch in batches))
 
 
-def _member(
-    problem: Problem,
-    seed: int,
-    member: int,
-    members: int,
-    device: Device,
-    on_progress: OnProgress | None,
-    resume: tuple[Checkpoints, str] | None,
-) -> tuple[nn.Module, Watch]:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What all networks of one fit share."""
+
+    seed: int
+    members: int
+    device: Device
+    on_progress: OnProgress | None
+    resume: tuple[Checkpoints, str] | None
+
+
+def _network(problem: Problem, run: _Run, label: str = "") -> tuple[nn.Module, list[Watch]]:
+    """All members, trained and joined. label: of their checkpoints."""
+    fitted = [_member(problem, run, k, label) for k in range(1, run.members + 1)]
+    return joined([network for network, _ in fitted]), [watch for _, watch in fitted]
+
+
+def _member(problem: Problem, run: _Run, member: int, label: str) -> tuple[nn.Module, Watch]:
     """The member'th network (from 1), trained, and what was seen of it."""
     training, spec = problem.training, problem.spec
-    seed = seed + member - 1
-    with _seeded(seed, device):
+    seed = run.seed + member - 1
+    with _seeded(seed, run.device):
         network = _built(problem)
         objective = Objective.of(spec, training.losses, torch.from_numpy(problem.train.labels))
-        watch = Watch(spec, problem.validation, training, objective, on_progress, member, members)
+        watch = Watch(spec, problem.validation, training, objective, run.on_progress, member, run.members)
         solve = problem.entry.fit_closed_form
         if solve is not None:
             _solve(network, solve, problem, watch)
         else:
             data = TrainingDataModule(problem.train, problem.validation, training, seed)
-            slot = None if resume is None else Slot(resume[0], f"member-{member}", resume[1])
-            train(network, objective, data, device, watch, slot)
+            slot = None if run.resume is None else Slot(run.resume[0], f"{label}member-{member}", run.resume[1])
+            train(network, objective, data, run.device, watch, slot)
             network.load_state_dict(watch.best_weights)
     return network, watch
+
+
+# --- one network per symbol -------------------------------------------------------------------------------------------
+
+
+def _check_per_symbol(problem: Problem) -> None:
+    """Errors: InvalidConfigError."""
+    where = f"The scope 'symbol' of '{problem.entry.name}'"
+    if "symbol" not in problem.train.spec.static:
+        raise InvalidConfigError(where, ["static: must hold 'symbol', by which a sample finds its network"])
+    if isinstance(_built(problem), HasFiles):
+        raise InvalidConfigError(where, ["scope: this model keeps its state in files; only 'pooled' is possible"])
+
+
+def _per_symbol(problem: Problem, run: _Run, pooled: nn.Module) -> tuple[PerSymbol, dict[str, tuple[EpochRecord, ...]]]:
+    """The pooled network and one for each symbol of the vocabulary, and how their training went."""
+    column = problem.train.spec.static.index("symbol")
+    names, rows = problem.train.vocabulary.symbols, problem.train.scaled.panel.symbols
+    networks, histories = [pooled], {}
+    for name in names:
+        at = rows.index(name) if name in rows else -1
+        own = replace(problem, train=problem.train.of_symbol(at), validation=problem.validation.of_symbol(at))
+        if len(own.train) < MIN_SYMBOL_SAMPLES or len(own.validation) < MIN_SYMBOL_VALIDATION:
+            networks.append(deepcopy(pooled))
+            continue
+        network, watches = _network(own, run, label=f"{len(networks)}-")
+        networks.append(network)
+        histories[name] = tuple(record for watch in watches for record in watch.history)
+    return PerSymbol(networks, column), histories
 
 
 def _built(problem: Problem) -> nn.Module:
