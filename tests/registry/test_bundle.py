@@ -125,6 +125,15 @@ def edited(store: ArtifactStore, change: Callable[[dict[str, Any]], object]) -> 
         ),
         (lambda card: card["architecture"].update(layers=2), "name different tensors: recurrence.bias_hh_l1"),
         (lambda card: card.update(calibration=[]), "0 calibrations for 2 horizons"),
+        (lambda card: card.update(members=0), "0 members; there are 1 to 64"),
+        (lambda card: card.update(scope="symbol"), "the architecture of 'lstm' is not valid: "),
+        (
+            lambda card: (
+                card.update(scope="symbol", static=["symbol"], vocabulary='{"sectors": [], "symbols": ["A"]}'),
+                card["spec"].update(static_cardinalities=[10**12]),
+            ),
+            "1000000000000 networks for the symbols of its vocabulary",
+        ),
         (lambda card: card.update(intervals=["{}"]), "1 intervals for 2 horizons"),
         (lambda card: card.update(adaptive='{"alpha": 2, "gamma": 0}'), "a calibration cannot be read"),
         (lambda card: card.update(thresholds={"f1": ["{}", "{}"]}), "a calibration cannot be read"),

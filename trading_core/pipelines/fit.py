@@ -24,7 +24,7 @@ from trading_core.storage.artifacts import ArtifactStore
 from trading_core.training.fit import FitResult
 from trading_core.training.progress import history_csv
 
-LIBRARIES = ("torch", "numpy", "polars", "pytorch-forecasting", "lightning", "safetensors")
+LIBRARIES = ("torch", "numpy", "polars", "lightning", "lightgbm", "safetensors")
 
 
 def fit_and_register(ws: Workspace, request: TrainRequest, now: datetime) -> ModelRef:

@@ -228,14 +228,21 @@ def _rebuild(card: ModelCard, uri: str) -> nn.Module:
 
 
 def _composed(card: ModelCard, build: Callable[[], nn.Module]) -> nn.Module:
-    """The card's networks as one module. ValueError when the model cannot be composed so."""
-    count = 1
+    """The card's networks as one module. ValueError (also KeyError, IndexError) when they cannot be put together so."""
+    count, column = 1, 0
     if card.scope == "symbol":
         column = card.static.index("symbol")
         count = card.spec.static_cardinalities[column]
-    networks = [joined([build() for _ in range(card.members)]) for _ in range(count)]
-    if count * card.members > 1 and isinstance(build(), HasFiles):
+        if (
+            count != len(json.loads(card.vocabulary)["symbols"]) + 1
+        ):  # or a card of a few bytes could ask for any memory
+            raise ValueError(f"{count} networks for the symbols of its vocabulary and one for all others")
+    first = build()
+    if count * card.members > 1 and isinstance(first, HasFiles):
         raise ValueError("a model with files of its own has one network")
+    if count * card.members == 1:
+        return first
+    networks = [joined([build() for _ in range(card.members)]) for _ in range(count)]
     return PerSymbol(networks, column) if card.scope == "symbol" else networks[0]
 
 

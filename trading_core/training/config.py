@@ -42,6 +42,9 @@ class TrainingConfig:
     losses: LossConfig = field(default_factory=LossConfig)
     gradient_clip: float = 1.0  # norm; 0: none
     precision: Precision = "32"  # "bf16", "16": mixed, on CUDA only; elsewhere they are slower than 32 or fail
+    # GPUs (where there are none: processes) that share each step, through Lightning's DDP: batch k of `devices` goes to the
+    # k-th, their gradients are averaged. Not for ensembles and networks per symbol, which are many small trainings.
+    devices: int = 1
     max_minutes: float | None = None  # no epoch starts after it; a run that it ends is not reproducible to the bit
     # Of torch on the CPU; part of what makes a run reproducible to the bit. Small networks gain under 1.5x from a 2nd
     # thread on an idle machine, and lose 5x to 10x on a busy one, where threads spin while they wait for each other.
@@ -68,4 +71,5 @@ class TrainingConfig:
         require_between("gradient_clip", self.gradient_clip, 0.0, 1e6)
         if self.max_minutes is not None:
             require_between("max_minutes", self.max_minutes, 0.01, 100_000.0)
+        require_between("devices", self.devices, 1, 64)
         require_between("threads", self.threads, 1, 256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import lightning as L
@@ -77,18 +78,27 @@ class DateBatches(Sampler[IntArray]):
         self.columns = windows.decision_columns
         batches = -(-len(self.columns) // config.dates_per_batch)
         self.batches = min(batches, config.batches_per_epoch or batches)
+        self.rank, self.ranks = 0, 1
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch."""
         self.epoch = epoch
 
+    def share(self, rank: int, ranks: int) -> None:
+        """From now on only every `ranks`-th batch, from batch `rank` on: what one of several processes takes."""
+        self.rank, self.ranks = rank, ranks
+
     def __len__(self) -> int:
-        return self.batches
+        return -(-self.batches // self.ranks)
 
     def __iter__(self) -> Iterator[IntArray]:
         random = np.random.default_rng((self.seed, self.first_epoch + self.epoch))
-        for dates in self._dates(random)[: self.batches]:
-            yield np.concatenate([self._rows(int(column), random) for column in dates])
+        rows = (np.concatenate([self._rows(int(c), random) for c in dates]) for dates in self._dates(random))
+        # Every process draws all batches, so that all draw alike; the first ones come twice where they do not divide.
+        batches = list(islice(rows, self.batches)) if self.ranks > 1 else islice(rows, self.batches)
+        if isinstance(batches, list):
+            batches = (batches + batches[: -len(batches) % self.ranks])[self.rank :: self.ranks]
+        yield from batches
 
     def _dates(self, random: np.random.Generator) -> list[IntArray]:
         """The sessions of each batch, ascending; every session is in one batch."""
@@ -132,6 +142,8 @@ class TrainingDataModule(L.LightningDataModule):
         self.batches = DateBatches(train, config, seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
+        if self.trainer is not None:  # before Lightning counts the batches
+            self.batches.share(self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(_Samples(self.train), sampler=self.batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -104,6 +104,8 @@ def fit(
         device, members = "cpu", 1  # most of them are the same from every seed
     if scope == "symbol":
         _check_per_symbol(problem)
+    if training.devices > 1 and (members > 1 or scope == "symbol"):
+        raise InvalidConfigError("The training", ["devices: several share one network; give 1 for many networks"])
     run = _Run(seed, members, device, on_progress, resume)
     with torch_threads(training.threads):
         network, pooled = _network(problem, run)

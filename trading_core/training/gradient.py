@@ -35,14 +35,17 @@ def train(
     """Trains `network` until `watch` says stop; `watch.best_weights` are the result. With `slot`, it goes on where an
     interrupted run of the same training stopped.
 
-    Errors: TrainingFailedError (interrupted, or a loss that is not a number).
+    With several devices every process but the first ends here. Errors: TrainingFailedError (interrupted, or a loss that is
+    not a number).
     """
     module = ForecastModule(network, objective, data.config, watch, data.batches.seed)
     on_terminal = watch.on_progress is None and sys.stdout.isatty()
     with _quiet_lightning(), tempfile.TemporaryDirectory(prefix="trading-train-") as folder:
         trainer = L.Trainer(
             accelerator="gpu" if device == "cuda" else device,
-            devices=1,
+            devices=data.config.devices,
+            strategy=_strategy(objective, data.config),
+            use_distributed_sampler=False,  # DateBatches shares its batches out itself
             max_epochs=data.config.epochs,
             precision=precision_of(data.config, device),
             gradient_clip_val=data.config.gradient_clip or None,
@@ -56,6 +59,15 @@ def train(
             default_root_dir=folder,
         )
         _fit_or_fail(trainer, module, data)
+    if trainer.global_rank:
+        sys.exit(0)  # a helper of the process that goes on with what was learned
+
+
+def _strategy(objective: Objective, config: TrainingConfig) -> str:
+    if config.devices == 1:
+        return "auto"
+    # DDP waits for the gradient of every parameter; a target without weight has a head that gets none.
+    return "ddp" if objective.uses_all_outputs else "ddp_find_unused_parameters_true"
 
 
 def precision_of(config: TrainingConfig, device: Device) -> Any:
@@ -70,6 +82,8 @@ class _Epochs(Callback):
         self.watch, self.data, self.slot = watch, data, slot
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            self.watch.on_progress = lambda _: None  # one process tells how it goes
         module = _forecast_module(pl_module)
         if self.slot and self.slot.resume(module.network, trainer.optimizers[0], self.watch):
             done = len(self.watch.history)
@@ -87,8 +101,10 @@ class _Epochs(Callback):
         rate = float(optimizer.param_groups[0]["lr"])
         weights = module.network.state_dict()
         self.watch.end_epoch(module.train_loss(), module.validation_output(), rate, weights, module.figures())
-        trainer.should_stop = trainer.should_stop or self.watch.finished
-        if self.slot:
+        # All processes stop at the same epoch, also where only one of them thinks that its time is up.
+        finished = trainer.strategy.reduce_boolean_decision(self.watch.finished, all=False)
+        trainer.should_stop = trainer.should_stop or finished
+        if self.slot and trainer.is_global_zero:
             self.slot.save(module.network, optimizer, self.watch)
 
 

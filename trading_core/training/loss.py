@@ -111,6 +111,12 @@ class Objective:
         levels = torch.tensor(spec.quantiles, dtype=torch.float32)
         return cls(spec, losses, levels, pos_weight.float(), weights[Target.CLASSES], weights[Target.BARRIER])
 
+    @property
+    def uses_all_outputs(self) -> bool:
+        """Whether every column of the output has a part in the loss."""
+        ranked = self.spec.score if self.losses.ic else None
+        return all(getattr(self.losses, _WEIGHT_OF[t]) or t is ranked for t in self.spec.targets)
+
     def to(self, like: Tensor) -> Objective:
         """On the device and with the dtype of `like`."""
         moved = (part.to(like) for part in (self.levels, self.pos_weight, self.class_weights, self.barrier_weights))

@@ -48,7 +48,8 @@ class ForecastModule(L.LightningModule):
         if batch_idx == 0:
             # Dropout of an epoch is drawn from (seed, epoch), so that a training that goes on after any of them has the
             # same bits. Not earlier: Lightning draws a number for its loaders at the start of some epochs only.
-            torch.manual_seed(int(np.random.SeedSequence((self.seed, len(self.watch.history))).generate_state(1)[0]))
+            parts = (self.seed, len(self.watch.history), self.global_rank)
+            torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
         steps = int(self.trainer.num_training_batches)
         step = len(self.watch.history) * steps + batch_idx
         lowered = plateau_reductions([r.monitored for r in self.watch.history], self.config.plateau_patience)
@@ -66,8 +67,9 @@ class ForecastModule(L.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
     def train_loss(self) -> float:
-        """Mean of the epoch's batch losses, without what the network asks for itself."""
-        return float(torch.stack(self._losses).mean())
+        """Mean of the epoch's batch losses, of all processes, without what the network asks for itself."""
+        mean: Tensor = self.trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")  # type: ignore[assignment]
+        return float(mean)
 
     def validation_output(self) -> Float32Array:
         """[N,H,O] of the last validation, in the order of its rows."""
