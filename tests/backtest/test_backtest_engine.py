@@ -36,7 +36,7 @@ def events(rows):
 
 def scored(score):
     score = np.array(score, dtype=float)
-    return ForecastPanel(score, np.full((*score.shape, 7), np.nan), np.full(score.shape, np.nan))
+    return ForecastPanel(score, np.full((*score.shape, 7), np.nan), 1.0 / (1.0 + np.exp(-score)))
 
 
 def backtest(data, score, strategy, **options):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from trading_core.dataset.splits import Split, chronological, walk_forward
+from trading_core.dataset.splits import Split, chronological, dated, walk_forward
 from trading_core.errors import InvalidConfigError, TooShortHistoryError
 
 SESSIONS = np.busday_offset("2020-01-01", np.arange(120), roll="forward").astype("datetime64[D]")
@@ -79,6 +79,34 @@ def test_a_model_may_learn_from_all_history() -> None:
     assert split.cutoff == _day(119)  # known at the last session's open, before any decision after it
     with pytest.raises(TooShortHistoryError):
         chronological(SESSIONS, date(2030, 1, 1), 5)
+
+
+@pytest.mark.parametrize(("horizon", "embargo"), list(product((1, 5), (0, 3))))
+def test_parts_by_date_look_never_ahead(horizon: int, embargo: int) -> None:
+    split = dated(SESSIONS, _day(60), _day(90), _day(109), horizon, embargo)
+    _prove(split, horizon, _day(90))
+    assert split.train.tolist() == list(range(60 - horizon - 1 - embargo))
+    assert split.validation.tolist() == list(range(60, 90 - horizon - 1 - embargo))
+    assert split.test.tolist() == list(range(90, 110))
+
+
+def test_dates_between_sessions_begin_at_the_next_one_and_end_at_the_last_before() -> None:
+    # 2020-05-02 is a Saturday, 2020-06-06 too; 2020-06-14 a Sunday.
+    split = dated(SESSIONS, date(2020, 5, 2), date(2020, 6, 6), date(2020, 6, 14), 1)
+    days = SESSIONS.astype(object)
+    assert days[split.validation[0]] == date(2020, 5, 4)
+    assert (days[split.test[0]], days[split.test[-1]]) == (date(2020, 6, 8), date(2020, 6, 12))
+
+
+def test_parts_by_date_that_are_empty_or_in_no_order_are_refused() -> None:
+    with pytest.raises(InvalidConfigError, match="must come in this order"):
+        dated(SESSIONS, _day(90), _day(60), _day(109), 1)
+    with pytest.raises(TooShortHistoryError, match="train 0"):
+        dated(SESSIONS, _day(2), _day(60), _day(109), 1)
+    with pytest.raises(TooShortHistoryError, match="validation 0"):
+        dated(SESSIONS, _day(60), _day(62), _day(109), 1)
+    with pytest.raises(TooShortHistoryError, match="test 0"):
+        dated(SESSIONS, _day(60), date(2030, 1, 1), date(2030, 2, 1), 1)
 
 
 @pytest.mark.parametrize("expanding", [True, False])

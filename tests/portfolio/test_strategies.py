@@ -10,12 +10,13 @@ from trading_core.portfolio.buy_and_hold import BuyAndHold, BuyAndHoldParams
 from trading_core.portfolio.equal_weight import EqualWeight, EqualWeightParams
 from trading_core.portfolio.registry import strategy_entry
 from trading_core.portfolio.strategy import session_view
+from trading_core.portfolio.threshold_long_flat import ThresholdLongFlat, ThresholdLongFlatParams
 from trading_core.portfolio.top_k import TopK, TopKParams
 
 NAN = np.nan
 
 
-def view(score, weights, closes=None, ordinal=0):
+def view(score, weights, closes=None, ordinal=0, p_up=None):
     count = len(score)
     closes = np.full((1, count), 10.0) if closes is None else np.array([closes], dtype=float)
     weights = np.array(weights, dtype=float)
@@ -26,7 +27,7 @@ def view(score, weights, closes=None, ordinal=0):
         tuple("ABCDEFG"[:count]),
         np.array(score, dtype=float),
         np.full((count, 7), NAN),
-        np.full(count, NAN),
+        np.full(count, NAN) if p_up is None else np.array(p_up, dtype=float),
         closes,
         np.ones_like(closes),
         weights,
@@ -119,3 +120,41 @@ def test_parameters_state_their_bounds(make):
 def test_an_unknown_strategy_names_the_known_ones():
     with pytest.raises(UnknownNameError, match="Did you mean 'top_k'"):
         strategy_entry("topk")
+
+
+# --- threshold, long or flat ------------------------------------------------------------------------------------------
+
+
+def long_flat(p_up, weights, closes=None, threshold=0.55):
+    strategy = ThresholdLongFlat(ThresholdLongFlatParams(threshold))
+    return strategy.decide(view([0.0] * len(p_up), weights, closes, p_up=p_up)).tolist()
+
+
+def test_one_symbol_is_all_or_nothing():
+    assert long_flat([0.55], [0.0]) == [1.0]
+    assert long_flat([0.5499], [1.0]) == [0.0]
+    assert long_flat([0.6], [0.97]) == [0.97]  # what is held and stays is left alone
+
+
+def test_every_symbol_has_a_slot_and_what_is_not_likely_to_rise_leaves_it_in_cash():
+    assert long_flat([0.6, 0.5, 0.7, 0.1], [0.0, 0.0, 0.0, 0.0]) == [0.25, 0.0, 0.25, 0.0]
+    # A has drifted to 0.4 and stays; B (0.3) is sold: C gets its slot of 1/3, not all that is spare.
+    assert long_flat([0.6, 0.5, 0.7], [0.4, 0.3, 0.0]) == pytest.approx([0.4, 0.0, 1 / 3])
+
+
+def test_where_drift_has_left_less_than_a_slot_the_new_ones_share_it():
+    # A stays at 0.8; 0.2 is spare for B and C, whose slots would be 1/3 each.
+    assert long_flat([0.6, 0.7, 0.7], [0.8, 0.0, 0.0]) == pytest.approx([0.8, 0.1, 0.1])
+
+
+def test_what_has_no_probability_or_no_bar_stays_and_leaves_the_slots_the_rest():
+    # A has no forecast, B no bar; together 0.6. C and D have slots of 0.2; only C is likely enough.
+    target = long_flat([NAN, 0.9, 0.9, 0.2], [0.4, 0.2, 0.0, 0.0], closes=[10.0, NAN, 10.0, 10.0])
+    assert target == pytest.approx([0.4, 0.2, 0.2, 0.0])
+    assert target[:2] == [0.4, 0.2]
+
+
+@pytest.mark.parametrize("threshold", [-0.01, 1.01, NAN])
+def test_a_threshold_is_a_probability(threshold):
+    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+        ThresholdLongFlatParams(threshold)

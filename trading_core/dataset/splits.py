@@ -62,6 +62,30 @@ def chronological(
     return _split(sessions, 0, first, total, max_horizon, validation_fraction, embargo)
 
 
+def dated(
+    sessions: DateArray, validation_start: date, test_start: date, test_end: date, max_horizon: int, embargo: int = 0
+) -> Split:
+    """Parts by date: test decisions lie in test_start .. test_end (both included), validation before it from
+    `validation_start` on, training before that; purge and embargo at both borders.
+
+    Errors: InvalidConfigError (dates not in this order), TooShortHistoryError when a part would be empty.
+    """
+    _check(max_horizon, 0.5, embargo)
+    if not validation_start < test_start <= test_end:
+        given = f"validation_start {validation_start}, test_start {test_start}, test_end {test_end}"
+        raise InvalidConfigError("The split", [f"{given}: they must come in this order"])
+    days = np.array([validation_start, test_start, test_end], dtype="datetime64[D]") + np.array([0, 0, 1])
+    boundary, test, end = np.searchsorted(sessions, days).tolist()
+    gap = max_horizon + 1 + embargo
+    train, validation = np.arange(boundary - gap, dtype=np.int64), np.arange(boundary, test - gap, dtype=np.int64)
+    if not len(train) or not len(validation) or test >= end:
+        parts = f"train {len(train)}, validation {len(validation)}, test {max(end - test, 0)} sessions"
+        raise TooShortHistoryError(
+            f"A split at {validation_start} and {test_start} ({parts})", len(sessions), 2 * gap + 3
+        )
+    return Split(train, validation, np.arange(test, end, dtype=np.int64), sessions[test - embargo - 1].astype(object))
+
+
 def walk_forward(
     sessions: DateArray,
     first_test: date,

@@ -10,6 +10,7 @@ from trading_core.errors import UnknownNameError
 from trading_core.portfolio.buy_and_hold import BuyAndHold, BuyAndHoldParams
 from trading_core.portfolio.equal_weight import EqualWeight, EqualWeightParams
 from trading_core.portfolio.strategy import Strategy
+from trading_core.portfolio.threshold_long_flat import ThresholdLongFlat, ThresholdLongFlatParams
 from trading_core.portfolio.top_k import TopK, TopKParams
 
 
@@ -24,6 +25,7 @@ class StrategyEntry:
 
 STRATEGIES: dict[str, StrategyEntry] = {
     "top_k": StrategyEntry(TopKParams, TopK),
+    "threshold_long_flat": StrategyEntry(ThresholdLongFlatParams, ThresholdLongFlat),
     "buy_and_hold": StrategyEntry(BuyAndHoldParams, BuyAndHold, benchmark=True),
     "equal_weight": StrategyEntry(EqualWeightParams, EqualWeight, benchmark=True),
 }

@@ -1,0 +1,53 @@
+"""Threshold: hold what is likely enough to rise, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from trading_core.portfolio.strategy import SessionView
+from trading_core.schema import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdLongFlatParams:
+    """`threshold` on the calibrated probability of a rise, 0 .. 1. A bundle's card and `trading compare` name one that was
+    searched on the validation part."""
+
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.threshold <= 1.0:
+            raise ValueError(f"threshold is {self.threshold}; it must lie between 0 and 1")
+
+
+class ThresholdLongFlat:
+    """Holds every symbol whose probability of a rise is at least the threshold, each in a slot of equal size.
+
+    There is one slot for each symbol with a forecast; the slots of the others stay in cash. What is held and stays is left
+    alone; what is new gets its slot, or an equal share of the cash and the sales where drift has left less. A held symbol
+    without a forecast or without a bar is left alone and leaves the slots the rest of equity. With one symbol this is
+    "all or nothing".
+    """
+
+    lookback = 1
+    needs_forecasts = True
+
+    def __init__(self, params: ThresholdLongFlatParams) -> None:
+        self.params = params
+
+    def decide(self, view: SessionView) -> FloatArray:
+        held = view.weights > 0
+        known = np.isfinite(view.score) & np.isfinite(view.p_up) & view.tradable
+        locked = held & ~known
+        chosen = known & (view.p_up >= self.params.threshold)
+        kept = held & (chosen | locked)
+        target = np.where(kept, view.weights, 0.0)
+        new = chosen & ~held
+        if new.any():
+            slot = max(1.0 - math.fsum(view.weights[locked].tolist()), 0.0) / int(known.sum())
+            spare = max(view.cash_weight, 0.0) + math.fsum(view.weights[held & ~kept].tolist())
+            target[new] = min(slot, spare / int(new.sum()))
+        return target
