@@ -12,13 +12,15 @@ from trading_core.config import MarketConfig, Settings
 from trading_core.pipelines import models, summary
 from trading_core.pipelines.workspace import Workspace, open_workspace
 
-DAGS = ["feature_backfill", "train_model", "batch_inference", "evaluate_strategies", "daily_trade", "controls"]
+DAGS = ["feature_backfill", "train_model", "tune_model", "batch_inference", "evaluate_strategies", "daily_trade"]
+DAGS += ["controls"]
 # Consumers before producers: a paused consumer loses the events that should have started it.
-UNPAUSE = ["evaluate_strategies", "batch_inference", "train_model", "controls", "daily_trade", "feature_backfill"]
+UNPAUSE = ["evaluate_strategies", "batch_inference", "train_model", "tune_model", "controls", "daily_trade"]
+UNPAUSE += ["feature_backfill"]
 NOTE = "make run"  # marks the runs a pass has started itself
 POOLS = {
     "market_data": (2, "downloads from a market data source"),
-    "training": (1, "trainings on this machine, one at a time"),
+    "training": (1, "trainings and searches on this machine, one at a time"),
     "trading": (1, "steps of trading sessions: one at a time"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,8 +12,10 @@ import typer
 from trading_core import config
 from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show, show_rows
 from trading_core.commands.features import features_app
+from trading_core.commands.judging import add_judging
 from trading_core.commands.models import models_app
 from trading_core.commands.quality import print_overview
+from trading_core.commands.tuning import add_tuning
 from trading_core.errors import TradingError, UnknownNameError
 
 app = typer.Typer(
@@ -41,6 +44,10 @@ def _run_id() -> str:
     import secrets
 
     return f"cli-{secrets.token_hex(6)}"
+
+
+add_tuning(app, lambda: _now())
+add_judging(app, lambda: _now(), _run_id)
 
 
 # --- operations -------------------------------------------------------------------------------------------------------
@@ -85,7 +92,11 @@ def train(
         str | None, typer.Option(help="URI of a training request: run that one and nothing else.")
     ] = None,
     market: Market = "",
-    model: Annotated[str, typer.Option(help="A file of configs/models.")] = "",
+    model: Annotated[str, typer.Option(help="A file of configs/models, or of configs/zoo: zoo/gru.")] = "",
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="The model's config as a file, in place of --model.")
+    ] = None,
+    variant: Annotated[str, typer.Option(help="With a comparison as --config: which of its models.")] = "",
     test_start: Day = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
@@ -97,10 +108,15 @@ def train(
 
     settings = config.read_settings()
     if request is None:
-        ws = opened(market)
+        if config_file and model:
+            raise typer.BadParameter("give --model or --config, not both")
+        ws, given = opened(market), None
+        if config_file:
+            model, given = config.load_model_file(config_file, variant, settings)
         request = pipeline.prepare(
             ws,
             model=model or settings.model,
+            given=given,
             test_start=parsed_day(test_start),
             now=_now(),
             seed=seed,

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DAGS, PLUGINS = REPOSITORY / "dags", REPOSITORY / "plugins"
 # What a DAG file must never load while it is parsed. boto3 is not among them: Airflow loads its Amazon provider itself.
 HEAVY = ["deltalake", "exchange_calendars", "httpx", "lightning", "mlflow", "numpy", "pandas", "plotly", "polars"]
-HEAVY += ["pyarrow", "pytorch_forecasting", "scipy", "sklearn", "torch", "yfinance"]
+HEAVY += ["optuna", "pyarrow", "pytorch_forecasting", "scipy", "sklearn", "torch", "yfinance"]
 
 
 def airflow_environment(home: Path, **more: str) -> dict[str, str]:
@@ -135,6 +135,7 @@ def _task(task: Any) -> dict[str, Any]:
     value = lambda name: partial.get(name, getattr(task, name, None))  # noqa: E731
     timeout = value("execution_timeout")
     return {
+        "mapped": bool(partial),
         "retries": value("retries"),
         "timeout_s": timeout.total_seconds() if timeout is not None else None,
         "pool": value("pool"),

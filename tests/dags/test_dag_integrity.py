@@ -15,7 +15,8 @@ from airflow_env import DAGS, HEAVY, REPOSITORY, airflow_environment, parse_dags
 from launcher import job
 from trading_core import config, errors
 
-DAG_IDS = {"feature_backfill", "train_model", "batch_inference", "evaluate_strategies", "daily_trade", "controls"}
+DAG_IDS = {"feature_backfill", "train_model", "tune_model", "batch_inference", "evaluate_strategies", "daily_trade"}
+DAG_IDS |= {"controls"}
 # Values that a trigger form must refuse, each of them a mistake a person can make.
 REFUSED: list[tuple[str, str, Any]] = [
     *((dag_id, "market", "no-such-market") for dag_id in sorted(DAG_IDS)),
@@ -32,6 +33,14 @@ REFUSED: list[tuple[str, str, Any]] = [
     ("train_model", "epochs", 0),
     ("train_model", "learning_rate", 0),
     ("train_model", "reuse", 1),
+    ("tune_model", "model", "no-such-model"),
+    ("tune_model", "trials", 0),
+    ("tune_model", "trials", 501),
+    ("tune_model", "workers", 17),
+    ("tune_model", "workers", "two"),
+    ("tune_model", "seed", -1),
+    ("tune_model", "test_start", "02/01/2024"),
+    ("tune_model", "save_as", "../escape"),
     ("batch_inference", "version", "v1"),
     ("batch_inference", "version", "0"),
     ("batch_inference", "start", "2024-02-30"),
@@ -58,6 +67,11 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("train_model", "seed", 0),
     ("train_model", "epochs", 1),
     ("train_model", "learning_rate", 0.001),
+    ("tune_model", "model", "linear"),
+    ("tune_model", "trials", 500),
+    ("tune_model", "workers", 16),
+    ("tune_model", "seed", None),
+    ("tune_model", "save_as", "lstm-tuned"),
     ("batch_inference", "version", "challenger"),
     ("batch_inference", "version", "17"),
     ("evaluate_strategies", "strategies", ["top10"]),
@@ -89,7 +103,7 @@ def _tasks(dags: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{dag_id}.{name}", task) for dag_id, dag in dags.items() for name, task in dag["tasks"].items()]
 
 
-def test_all_files_import_and_hold_exactly_the_six_dags(parsed: dict[str, Any]) -> None:
+def test_all_files_import_and_hold_exactly_the_seven_dags(parsed: dict[str, Any]) -> None:
     assert parsed["import_errors"] == {}
     assert set(parsed["dags"]) == DAG_IDS == set(job.DAGS) == set(job.UNPAUSE)
     assert {dag["file"] for dag in parsed["dags"].values()} == {f"{dag_id}.py" for dag_id in DAG_IDS}
@@ -127,7 +141,7 @@ def test_assets_join_model_forecasts_and_evaluation(dags: dict[str, Any]) -> Non
     }
 
 
-@pytest.mark.parametrize("dag_id", ["train_model", "controls"])
+@pytest.mark.parametrize("dag_id", ["train_model", "tune_model", "controls"])
 def test_dags_by_hand_have_no_schedule(dags: dict[str, Any], dag_id: str) -> None:
     assert dags[dag_id]["timetable"] == {"type": "NullTimetable", "partitioned": False}
 
@@ -169,6 +183,14 @@ def test_orders_are_sold_before_they_are_bought_and_settled_last(dags: dict[str,
     assert after["settle"] == set()
 
 
+def test_a_search_is_mapped_over_its_workers_and_keeps_to_the_pool_of_trainings(dags: dict[str, Any]) -> None:
+    tasks = dags["tune_model"]["tasks"]
+    assert set(tasks) == {"prepare", "search", "best"}
+    assert (tasks["search"]["mapped"], tasks["search"]["pool"]) == (True, "training")
+    assert "search" in tasks["prepare"]["downstream"]
+    assert tasks["search"]["downstream"] == ["best"]
+
+
 def test_errors_that_are_not_retried_exist() -> None:
     tree = ast.parse((DAGS / "daily_trade.py").read_text())
     names = next(
@@ -199,7 +221,9 @@ def test_choices_are_the_names_of_the_config_files(dags: dict[str, Any]) -> None
         return sorted(path.stem for path in (REPOSITORY / "configs" / kind).glob("*.yaml"))
 
     assert all(choices(dag_id, "market") == files("markets") for dag_id in DAG_IDS)
-    assert choices("train_model", "model") == files("models")
+    comparisons = {"btc_direction"}  # of several models: nothing that is trained by itself
+    zoo = [f"zoo/{name}" for name in files("zoo") if name not in comparisons]
+    assert choices("train_model", "model") == choices("tune_model", "model") == sorted([*files("models"), *zoo])
     assert choices("daily_trade", "strategy") == choices("evaluate_strategies", "strategies") == files("strategies")
 
 

@@ -153,6 +153,7 @@ class ModelRef:
     aliases: tuple[str, ...]
     reused: bool
     metrics: dict[str, float]
+    report: str = ""  # path of the training's page in the artifact store; "" of one that has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,3 +242,33 @@ class SessionResult:
     cash: Real
     costs: Real
     report: str  # path of the session's report in the artifact store
+
+
+@dataclass(frozen=True, slots=True)
+class TuneRef:
+    """A search in the artifact store and how many trials it is to reach."""
+
+    market: str
+    request_uri: str  # full URI: what `trading tune --request` takes
+    request_hash: str
+    trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class TuneResult:
+    """What a search found. best_options: by `architecture.<field>` and `training.<field>`; values: of the `monitor`."""
+
+    market: str
+    model: str
+    study: str
+    monitor: str
+    complete: int
+    pruned: int
+    failed: int
+    best_trial: int
+    best_value: Real
+    first_value: Real  # of the config as it stands, where it lies within the ranges; else not known
+    best_options: dict[str, str | int | float | bool | None]
+    table: str  # path of the CSV of all trials in the artifact store
+    config: str  # path of the best config as YAML in the artifact store
+    saved_as: str = ""  # the name of the model config that was written

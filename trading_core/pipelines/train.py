@@ -6,26 +6,22 @@ seed), so a pod needs nothing but its URI and the store. An identical request ha
 
 from __future__ import annotations
 
-import ctypes
-import os
 import subprocess
-import sys
-from collections import deque
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
 from trading_core import __version__, config
-from trading_core.config import MarketConfig, ModelConfig, Settings
+from trading_core.config import ModelConfig, Settings
 from trading_core.errors import InvalidConfigError, TooShortHistoryError, TrainingFailedError
 from trading_core.features import build as features
 from trading_core.models.registry import model_entry
-from trading_core.pipelines import refs
+from trading_core.pipelines import refs, requests
 from trading_core.pipelines.markets import require_daily
 from trading_core.pipelines.models import bundle_is_whole
 from trading_core.pipelines.panels import current_versions, feature_sessions
 from trading_core.pipelines.refs import ModelRef, TrainingRef
-from trading_core.pipelines.workspace import Workspace, open_workspace
+from trading_core.pipelines.workspace import Workspace
 from trading_core.training.config import TrainingConfig
 
 REQUEST_TAG = "request_hash"
@@ -71,6 +67,7 @@ def prepare(
     model: str,
     test_start: date | None,
     now: datetime,
+    given: ModelConfig | None = None,
     seed: int | None = None,
     epochs: int | None = None,
     learning_rate: float | None = None,
@@ -78,10 +75,13 @@ def prepare(
 ) -> TrainingRef:
     """Writes the request and returns its reference. By default the market's last `test_sessions` stay unseen.
 
+    given: the config, where it is not one that `model` names; the version is registered under that name all the same.
+
     Errors: ConfigError (model, features, options, an intraday market), NoDataError, TooShortHistoryError.
     """
     require_daily(ws.market)
-    chosen = _with_overrides(config.load_model(model, ws.settings), seed, epochs, learning_rate)
+    found = config.load_model(model, ws.settings) if given is None else given
+    chosen = _with_overrides(found, seed, epochs, learning_rate)
     check_model_config(chosen, f"model '{model}'")
     versions = current_versions(ws, chosen.features)
     request = TrainRequest(
@@ -95,10 +95,7 @@ def prepare(
         reuse=reuse,
         requested_at=now,
     )
-    digest = request.hash()
-    path = ws.path("training", digest, "request.json")
-    ws.store.create(path, config.canonical_json(refs.dump(request)).encode())
-    return TrainingRef(ws.market.id, ws.store.uri(path), digest)
+    return TrainingRef(ws.market.id, requests.write_request(ws, "training", request), request.hash())
 
 
 def default_test_start(ws: Workspace, now: datetime) -> date:
@@ -122,47 +119,8 @@ def _with_overrides(
 
 
 def run_in_process(ref: TrainingRef, settings: Settings) -> None:
-    """Runs `trading train --request URI` as a child process and prints what it prints.
-
-    A process of its own, because Airflow's workers fork and CUDA does not survive a fork. It ends when this one ends.
-    Errors: TrainingFailedError with the child's last lines.
-    """
-    command = [sys.executable, "-m", "trading_core.cli", "train", "--request", ref.request_uri]
-    tail: deque[str] = deque(maxlen=20)
-    with subprocess.Popen(
-        command,
-        env={**os.environ, **environment_of(settings), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=_die_with_parent,
-    ) as child:
-        try:
-            for line in child.stdout or ():
-                print(line.rstrip())
-                tail.append(line.rstrip())
-        except BaseException:
-            child.terminate()
-            raise
-    if child.returncode != 0:
-        raise TrainingFailedError(f"its process ended with code {child.returncode}:\n" + "\n".join(tail))
-
-
-def environment_of(settings: Settings) -> dict[str, str]:
-    """`settings` as `TRADING_*` variables for a child process (secrets go by environment, never by command line)."""
-    found = {}
-    for name in Settings.model_fields:
-        value = getattr(settings, name)
-        plain = value.get_secret_value() if hasattr(value, "get_secret_value") else value
-        if plain not in (None, ""):
-            found[f"TRADING_{name.upper()}"] = str(plain)
-    return found
-
-
-def _die_with_parent() -> None:
-    """Asks Linux to end this child when its parent dies, even by kill -9. Elsewhere the child runs to its end."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM
+    """Runs `trading train --request URI` as a child process: see `requests.run_in_process`. Errors: TrainingFailedError."""
+    requests.run_in_process(["train", "--request", ref.request_uri], settings)
 
 
 def require_shared_store(settings: Settings) -> None:
@@ -178,17 +136,7 @@ def require_shared_store(settings: Settings) -> None:
 
 def load_request(uri: str, settings: Settings) -> tuple[Workspace, TrainRequest]:
     """The request at `uri`, which must lie in the artifact store. Errors: UriEscapeError, StorageError, ConfigError."""
-    from trading_core.pipelines.workspace import storage_options
-    from trading_core.storage.artifacts import ArtifactStore
-
-    store = ArtifactStore.open(settings.artifacts, storage_options(settings))
-    raw = store.read_json(store.path_of(uri))
-    try:
-        request = refs.load(TrainRequest, raw)
-    except ValueError as error:
-        raise InvalidConfigError(uri, [str(error).splitlines()[0]]) from error
-    market = config.validate(MarketConfig, request.market, f"market of {uri}")
-    return open_workspace(market, settings), request
+    return requests.read_request(uri, TrainRequest, settings)
 
 
 def run(uri: str, settings: Settings, now: datetime) -> ModelRef:
@@ -229,6 +177,7 @@ def _known_result(ws: Workspace, request: TrainRequest, path: str) -> ModelRef |
     if found is None or not bundle_is_whole(ws, found):
         return None
     written = refs.load(ModelRef, ws.store.read_json(path)) if ws.store.exists(path) else None
+    report = report_path(ws, request.hash())
     return ModelRef(
         market=found.market,
         model=found.model,
@@ -239,7 +188,13 @@ def _known_result(ws: Workspace, request: TrainRequest, path: str) -> ModelRef |
         aliases=found.aliases,
         reused=True,
         metrics=written.metrics if written is not None and written.version == found.version else {},
+        report=report if ws.store.exists(report) else "",
     )
+
+
+def report_path(ws: Workspace, request_hash: str) -> str:
+    """Where the page of a training lies in the artifact store: beside its request."""
+    return ws.path("training", request_hash, "report.html")
 
 
 def code_version() -> str:
