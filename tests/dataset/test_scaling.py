@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.preprocessing import StandardScaler
+from scipy.stats import norm
+from sklearn.preprocessing import RobustScaler, StandardScaler
 
 from trading_core.dataset.scaling import Scaler
 from trading_core.errors import InvalidConfigError, NoDataError
@@ -88,3 +89,38 @@ def test_a_feature_without_values_is_refused() -> None:
         Scaler.fit(values, ("a", "b"), np.arange(25))
     with pytest.raises(InvalidConfigError, match="fitted on 3"):
         Scaler.fit(_values(), NAMES, np.arange(25)).apply_panel(values[:, :, :2])
+
+
+def test_robust_equals_sklearns_and_hardly_feels_a_wild_value() -> None:
+    values, train = _values(), np.arange(25)
+    scaler = Scaler.fit(values, NAMES, train, kind="robust")
+    reference = RobustScaler(unit_variance=True).fit(values[:, :25].reshape(-1, 3).astype(np.float64))
+    np.testing.assert_allclose(scaler.mean, reference.center_, rtol=1e-12)
+    np.testing.assert_allclose(scaler.std, reference.scale_, rtol=1e-9)
+    wild = values.copy()
+    wild[1, 3, 0] = 1e6
+    assert abs(Scaler.fit(wild, NAMES, train, kind="robust").std[0] / scaler.std[0] - 1.0) < 0.05
+    assert Scaler.fit(wild, NAMES, train).std[0] > 1000.0
+
+
+def test_robust_falls_back_where_half_of_all_values_are_the_same() -> None:
+    values = np.zeros((1, 8, 2), dtype=np.float32)
+    values[0, 0, 0] = 8.0  # seven zeros and an eight: no interquartile range, standard deviation sqrt(7)
+    scaler = Scaler.fit(values, ("x", "k"), np.arange(8), kind="robust")
+    assert scaler.mean == (0.0, 0.0)
+    np.testing.assert_allclose(scaler.std, (np.sqrt(7.0), 1.0))
+
+
+def test_the_kind_is_stored_and_one_without_it_is_zscore() -> None:
+    robust = Scaler(("x",), (0.5,), (2.0,), (), 5.0, "robust")
+    assert Scaler.from_json(robust.to_json()) == robust
+    old = '{"clip": 5.0, "features": ["x"], "masked": [], "mean": [0.5], "std": [2.0]}'
+    assert Scaler.from_json(old).kind == "zscore"
+    with pytest.raises(InvalidConfigError, match=r"kind: 'minmax' is not known; known are zscore, robust"):
+        Scaler.from_json(old.replace("{", '{"kind": "minmax", '))
+
+
+def test_the_normal_interquartile_range() -> None:
+    from trading_core.dataset.scaling import IQR_OF_NORMAL
+
+    assert abs(2.0 * norm.ppf(0.75) - IQR_OF_NORMAL) < 1e-15

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -12,14 +13,17 @@ from trading_core.errors import InvalidConfigError, NoDataError
 from trading_core.schema import Float32Array, FloatArray, IntArray
 
 MASK_SUFFIX = "__missing"
+ScalerKind = Literal["zscore", "robust"]
+IQR_OF_NORMAL = 1.3489795003921634  # interquartile range of the standard normal distribution
 
 
 @dataclass(frozen=True, slots=True)
 class Scaler:
     """z = clip((value - mean) / std, -clip, clip); a missing value becomes 0, the training mean.
 
-    features: F names. mean, std: F floats each. masked: the features that get a mask channel (1.0 where missing).
-    clip: in standard deviations.
+    features: F names. mean, std: F floats each; of the kind "robust" they are the median and the interquartile range over
+    1.349, which estimate the same two of normal values and hardly feel a few wild ones. masked: the features that get a
+    mask channel (1.0 where missing). clip: in standard deviations.
     """
 
     features: tuple[str, ...]
@@ -27,6 +31,7 @@ class Scaler:
     std: tuple[float, ...]
     masked: tuple[str, ...] = ()
     clip: float = 5.0
+    kind: ScalerKind = "zscore"
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -41,12 +46,14 @@ class Scaler:
         columns: IntArray,
         clip: float = 5.0,
         mask_above: float = 0.0,
+        kind: ScalerKind = "zscore",
     ) -> Scaler:
-        """Mean and standard deviation (ddof 0) of the finite values of the training columns, in float64.
+        """Mean and standard deviation (ddof 0), or their robust kin, of the finite values of the training columns.
 
         values: [S, T, F]. columns: the training columns; nothing else is read. A row with no known feature at all is
         an absent bar and says nothing about missing values; of the other rows, a feature that misses more than the
-        share `mask_above` of them is masked. A constant feature has std 1.
+        share `mask_above` of them is masked. A constant feature has std 1; where half of all values are the same, so that
+        the interquartile range is 0, "robust" takes the standard deviation. Computed in float64.
         Errors: NoDataError when a feature has no finite value in the training columns.
         """
         if values.shape[2] != len(features):
@@ -62,13 +69,12 @@ class Scaler:
                     f"Feature '{name}' has no value in the {len(columns)} training sessions",
                     "Backfill it from an earlier start, or take it out of the model's features.",
                 )
-            # The range decides, not std == 0: the mean of equal numbers may be off by one rounding.
-            constant = finite.min() == finite.max()
-            mean.append(float(finite[0]) if constant else float(finite.mean()))
-            std.append(1.0 if constant else float(finite.std()))
+            center, spread = _moments(finite, kind)
+            mean.append(center)
+            std.append(spread)
             if 1.0 - finite.size / len(column) > mask_above:
                 masked.append(name)
-        return cls(tuple(features), tuple(mean), tuple(std), tuple(masked), clip)
+        return cls(tuple(features), tuple(mean), tuple(std), tuple(masked), clip, kind)
 
     def apply_panel(self, values: Float32Array) -> Float32Array:
         """[S, T, C] float32 channels of values [S, T, F]; no NaN. Elementwise: any slice gives the same bits."""
@@ -99,9 +105,24 @@ class Scaler:
             raw = json.loads(text)
             names, masked = tuple(map(str, raw["features"])), tuple(map(str, raw["masked"]))
             mean, std = tuple(map(float, raw["mean"])), tuple(map(float, raw["std"]))
-            clip = float(raw["clip"])
+            clip, kind = float(raw["clip"]), raw.get("kind", "zscore")  # bundles before there were several
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidConfigError("A stored scaler", [f"{type(error).__name__}: {error}"]) from error
         if not len(names) == len(mean) == len(std) or not set(masked) <= set(names):
             raise InvalidConfigError("A stored scaler", ["features, mean, std and masked do not fit together"])
-        return cls(names, mean, std, masked, clip)
+        if kind not in get_args(ScalerKind):
+            known = ", ".join(get_args(ScalerKind))
+            raise InvalidConfigError("A stored scaler", [f"kind: {kind!r} is not known; known are {known}"])
+        return cls(names, mean, std, masked, clip, kind)
+
+
+def _moments(values: FloatArray, kind: ScalerKind) -> tuple[float, float]:
+    """Center and spread of one feature's finite values [N], N >= 1."""
+    # The range decides, not std == 0: the mean of equal numbers may be off by one rounding.
+    if values.min() == values.max():
+        return float(values[0]), 1.0
+    if kind == "zscore":
+        return float(values.mean()), float(values.std())
+    low, median, high = np.percentile(values, [25.0, 50.0, 75.0])
+    spread = (high - low) / IQR_OF_NORMAL
+    return float(median), float(spread if spread > 0.0 else values.std())
