@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -16,7 +16,7 @@ from trading_core.dataset.panel import Panel
 from trading_core.dataset.scaling import Scaler
 from trading_core.dataset.windows import ScaledPanel, TargetScale, Vocabulary, WindowSet, WindowSpec
 from trading_core.errors import BundleError, InvalidConfigError, LookAheadError, NoDataError
-from trading_core.models.forward import forward_in_batches, torch_threads
+from trading_core.models.forward import WINDOWS_PER_BATCH, forward_samples, torch_threads
 from trading_core.registry.bundle import Bundle, ModelCard
 from trading_core.schema import (
     FORECASTS,
@@ -27,7 +27,6 @@ from trading_core.schema import (
     SYMBOL,
     TS,
     UTC_TS,
-    Float32Array,
     FloatArray,
     IntArray,
 )
@@ -52,7 +51,7 @@ def predict(
     columns: IntArray,
     closes: Mapping[date, datetime],
     labels: ForecastLabels,
-    batch_size: int = 4096,
+    batch_size: int = WINDOWS_PER_BATCH,
     threads: int = 1,
 ) -> pl.DataFrame:
     """Forecasts for the decisions at `columns` of the panel: schema.FORECASTS without month.
@@ -69,7 +68,7 @@ def predict(
     _check_sessions(card, panel, columns, closes, labels.model_version)
     windows = _windows(bundle, panel, columns)
     with torch_threads(threads):
-        output = forward_in_batches(bundle.module, _batches(windows, batch_size))  # [N,H,O]
+        output = forward_samples(bundle.module, windows, batch_size)  # [N,H,O]
     if len(windows) == 0:
         return pl.DataFrame(schema=_COLUMNS)
     found = read_outputs(output, card.spec, windows.scale, panel.sigma[windows.symbol, windows.columns])
@@ -113,12 +112,6 @@ def _windows(bundle: Bundle, panel: Panel, columns: IntArray) -> WindowSet:
         raise BundleError(bundle.uri, "its vocabulary's sizes are not those of its model")
     spec = WindowSpec(card.spec.encoder_length, card.spec.horizons, target_scale, card.static)
     return WindowSet.for_inference(ScaledPanel.of(panel, scaler), columns, spec, vocabulary)
-
-
-def _batches(windows: WindowSet, size: int) -> Iterator[tuple[Float32Array, IntArray]]:
-    for start in range(0, len(windows), size):
-        batch = windows.gather(np.arange(start, min(start + size, len(windows)), dtype=np.int64))
-        yield batch.x, batch.static
 
 
 def _p_up(card: ModelCard, raw: FloatArray) -> FloatArray:

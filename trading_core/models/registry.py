@@ -87,7 +87,7 @@ class ModelEntry:
 
 
 _ENTRIES = (
-    ModelEntry("tft", "trading_core.models.tft", "Temporal Fusion Transformer of pytorch-forecasting"),
+    ModelEntry("tft", "trading_core.models.tft", "Temporal Fusion Transformer; overlapping windows share their rows"),
     ModelEntry("lstm", "trading_core.models.lstm", "LSTM over the window with a monotone quantile head"),
     ModelEntry("gru", "trading_core.models.gru", "GRU over the window with a monotone quantile head"),
     ModelEntry("transformer", "trading_core.models.transformer", "Transformer encoder over the window, mean or CLS"),

@@ -1,28 +1,29 @@
-"""The Temporal Fusion Transformer of pytorch-forecasting (Lim et al. 2021, https://arxiv.org/abs/1912.09363).
+"""The Temporal Fusion Transformer (Lim et al. 2021, https://arxiv.org/abs/1912.09363).
 
-It is built straight from its constructor's arguments, without that library's dataset, loader or checkpoints, and reads
-windows gathered from a panel. Its decoder has one step per horizon, whose only known input is the horizon itself.
+Numerically the network of pytorch-forecasting 1.8 (its weights map one to one, see benchmarks/peers), computed so that
+work is shared: variable selection, nearly all of the cost, depends on a row (symbol and session) and not on the window
+that reads it, so `forward_panel` does it once per row however many windows overlap there.
+
+The decoder has one step per horizon. What is known of the future there is the horizon itself, and `spec.context` as it
+was at the decision. E encoder steps, C channels, K static columns, H horizons, O outputs, D = hidden_size.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from trading_core.models.bounds import require_between
+from trading_core.models.bounds import require_between, require_multiple
 from trading_core.models.heads import embedding_size
-from trading_core.schema import InputSpec
+from trading_core.models.search import Choice, Real, SearchSpace, Whole
+from trading_core.models.tft_layers import GateAddNorm, GatedResidual, InterpretableAttention
+from trading_core.models.tft_selection import ScalarSelection, StaticSelection, rows_at_once, select
+from trading_core.schema import InputSpec, Target
 
-if TYPE_CHECKING:
-    from pytorch_forecasting.models.temporal_fusion_transformer import TemporalFusionTransformer
-
-HORIZON = "log_horizon"
 LONGEST = 63  # sessions; log(horizon) / log(LONGEST) lies in 0..1 whatever the other horizons are
 
 
@@ -40,83 +41,190 @@ class TFTConfig:
         require_between("lstm_layers", self.lstm_layers, 1, 4)
         require_between("dropout", self.dropout, 0.0, 0.9)
         require_between("hidden_continuous_size", self.hidden_continuous_size, 1, 256)
-        if self.hidden_size % self.attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} must be a multiple of attention_heads {self.attention_heads}"
-            )
+        require_multiple("hidden_size", self.hidden_size, "attention_heads", self.attention_heads)
+
+
+SEARCH: SearchSpace = {
+    "hidden_size": Choice((16, 32, 64, 128)),  # each a multiple of every number of heads below
+    "attention_heads": Choice((1, 2, 4)),
+    "lstm_layers": Whole(1, 2),
+    "dropout": Real(0.0, 0.5),
+    "hidden_continuous_size": Choice((4, 8, 16)),
+}
+
+
+class Interpretation(NamedTuple):
+    """What a forecast looked at; every row of every field sums to one (static: where there is a static column).
+
+    attention [B,H,E+H]: of each horizon on the window's steps and the horizons before it, mean of the heads.
+    channels [B,C]: weight of each channel, mean over the window. static [B,K]: weight of each static column.
+    future [B,1+context]: weight of the horizon and of each context channel in the decoder, mean over horizons.
+    """
+
+    attention: Tensor
+    channels: Tensor
+    static: Tensor
+    future: Tensor
+
+
+class Contexts(NamedTuple):
+    """What the static columns say to each part of the network, [N,D] each."""
+
+    selection: Tensor
+    hidden: Tensor
+    cell: Tensor
+    enrichment: Tensor
+    weights: Tensor  # [N,K] of the static columns themselves
 
 
 class TFTModel(nn.Module):
-    """forward(x [B,E,C], static [B,K]) -> [B,H,Q]; the network's quantiles may cross, so they are sorted."""
+    """forward(x [B,E,C], static [B,K]) -> [B,H,O]; the network's quantiles may cross, so they are sorted."""
 
     horizon_input: Tensor  # [H]
 
     def __init__(self, config: TFTConfig, spec: InputSpec) -> None:
         super().__init__()
-        self.network = _network(config, spec)
+        width, dropout = config.hidden_size, config.dropout
+        self.encoder_length, self.hidden_size, self.layers = spec.encoder_length, width, config.lstm_layers
+        self.context_columns = list(spec.context_columns)
+        self.quantiles = spec.columns_of(Target.QUANTILES) if Target.QUANTILES in spec.targets else None
         steps = torch.tensor([log(h) / log(LONGEST) for h in spec.horizons], dtype=torch.float32)
         self.register_buffer("horizon_input", steps, persistent=False)  # follows from the spec: not a weight
+        sizes = tuple(embedding_size(count, width) for count in spec.static_cardinalities)
+        self.static_selection = StaticSelection(spec.static_cardinalities, sizes, width, dropout)
+        prescaled, future = config.hidden_continuous_size, 1 + len(self.context_columns)
+        self.past_selection = ScalarSelection(len(spec.channels), width, prescaled, dropout, context=True)
+        self.future_selection = ScalarSelection(future, width, prescaled, dropout, context=True)
+        self.selection_context = GatedResidual(width, width, dropout)
+        self.hidden_context = GatedResidual(width, width, dropout)
+        self.cell_context = GatedResidual(width, width, dropout)
+        self.enrichment_context = GatedResidual(width, width, dropout)
+        between = dropout if config.lstm_layers > 1 else 0.0  # torch warns of a dropout between layers of one
+        self.encoder = nn.LSTM(width, width, config.lstm_layers, batch_first=True, dropout=between)
+        self.decoder = nn.LSTM(width, width, config.lstm_layers, batch_first=True, dropout=between)
+        self.local_gate = GateAddNorm(width, width, dropout)
+        self.enrichment = GatedResidual(width, width, dropout, context=width)
+        self.attention = InterpretableAttention(width, config.attention_heads, dropout)
+        self.attention_gate = GateAddNorm(width, width, dropout)
+        self.position_wise = GatedResidual(width, width, dropout)
+        self.output_gate = GateAddNorm(width, width)
+        self.output = nn.Linear(width, spec.outputs)
 
     def forward(self, x: Tensor, static: Tensor) -> Tensor:
-        batch, encoder, _ = x.shape
-        steps = len(self.horizon_input)
-        # Reals are ordered known, unknown. The decoder's unknown columns are zeros and are never read.
-        known = x.new_zeros(batch, encoder, 1)
-        decoder = x.new_zeros(batch, steps, 1 + x.shape[2])  # [B,H,1+C]
-        decoder[..., 0] = self.horizon_input
-        output = self.network(
-            {
-                "encoder_cat": static.unsqueeze(1).expand(-1, encoder, -1),  # [B,K] -> [B,E,K]
-                "decoder_cat": static.unsqueeze(1).expand(-1, steps, -1),  # [B,K] -> [B,H,K]
-                "encoder_cont": torch.cat((known, x), dim=-1),  # [B,E,1+C]
-                "decoder_cont": decoder,
-                "encoder_lengths": torch.full((batch,), encoder, device=x.device),
-                "decoder_lengths": torch.full((batch,), steps, device=x.device),
-                "target_scale": x.new_tensor((0.0, 1.0)).expand(batch, 2),
-            }
+        contexts = self.contexts(static)
+        past, _ = self._past(x, contexts)
+        return self.finish(self.decode(past, x[:, -1], contexts)[0])
+
+    def forward_panel(self, channels: Tensor, static: Tensor, symbol: Tensor, column: Tensor) -> Tensor:
+        """`forward` of the windows that end at (symbol, column) [B], out of channels [S,T,C] and static [S,K].
+
+        See models.forward.PanelForward.
+        """
+        known, position = torch.unique(symbol, return_inverse=True)  # [U] symbols in use, [B]
+        contexts = self.contexts(static[known])
+        covered, first = _covered(position, column, len(known), channels.shape[1], self.encoder_length)
+        table = self._table(channels, known, covered, contexts.selection)  # [R,D]
+        step = torch.arange(self.encoder_length, device=column.device)
+        size = max(len(symbol), 1)
+        if not torch.is_grad_enabled():
+            size = rows_at_once(symbol.device, self.hidden_size * (self.encoder_length + len(self.horizon_input)))
+        raw = []
+        for part in torch.arange(len(symbol), device=symbol.device).split(size):
+            past = nn.functional.embedding(first[part].unsqueeze(1) + step, table)  # [b,E] -> [b,E,D]
+            last = channels[symbol[part], column[part]]  # [b,C]
+            raw.append(self.decode(past, last, Contexts(*(field[position[part]] for field in contexts)))[0])
+        return self.finish(torch.cat(raw))
+
+    def interpret(self, x: Tensor, static: Tensor) -> Interpretation:
+        """What the forecasts of `forward(x [B,E,C], static [B,K])` look at."""
+        contexts = self.contexts(static)
+        past, channels = self._past(x, contexts)
+        _, attention, future = self.decode(past, x[:, -1], contexts)
+        return Interpretation(attention.mean(dim=1), channels.mean(dim=1), contexts.weights, future.mean(dim=1))
+
+    def compile_selection(self, backend: str = "inductor") -> None:
+        """From now on the window's variable selection runs compiled; the first call of each mode takes 5 to 20 s more."""
+        self.past_selection.select = torch.compile(select, dynamic=True, fullgraph=True, backend=backend)
+
+    def contexts(self, static: Tensor) -> Contexts:
+        embedding, weights = self.static_selection(static)  # [N,D], [N,K]
+        return Contexts(
+            selection=self.selection_context(embedding),
+            hidden=self.hidden_context(embedding),
+            cell=self.cell_context(embedding),
+            enrichment=self.enrichment_context(embedding),
+            weights=weights,
         )
-        return output["prediction"].sort(dim=-1).values  # [B,H,Q]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TFTModel:
-        # The network is a LightningModule, which learns its device only from its own .to(): a plain parent's .to()
-        # moves the weights and leaves `network.device`, which the attention mask is made on, at the old one.
-        super()._apply(fn, recurse)
-        self.network.to(device=next(self.network.parameters()).device)
-        return self
+    def decode(self, past: Tensor, last: Tensor, contexts: Contexts) -> tuple[Tensor, Tensor, Tensor]:
+        """(raw outputs [B,H,O], attention [B,N,H,E+H], future weights [B,H,1+context]).
+
+        past: selected rows of the windows [B,E,D]; last: the channels of their last rows [B,C].
+        """
+        horizons = len(self.horizon_input)
+        future, weights = self._future(last, contexts)  # [B,H,D]
+        start = tuple(part.expand(self.layers, -1, -1).contiguous() for part in (contexts.hidden, contexts.cell))
+        encoded, state = self.encoder(past, start)
+        decoded, _ = self.decoder(future, state)
+        ahead = self.local_gate(decoded, future)
+        steps = torch.cat((self.local_gate(encoded, past), ahead), dim=1)  # [B,E+H,D]
+        steps = self.enrichment(steps, contexts.enrichment.unsqueeze(1))
+        attended, attention = self.attention(steps, horizons)  # [B,H,D]
+        x = self.position_wise(self.attention_gate(attended, steps[:, -horizons:]))
+        return self.output(self.output_gate(x, ahead)), attention, weights
+
+    def finish(self, raw: Tensor) -> Tensor:
+        """[B,H,O] with the quantiles in order."""
+        if self.quantiles is None:
+            return raw
+        before, after = raw[..., : self.quantiles.start], raw[..., self.quantiles.stop :]
+        return torch.cat((before, raw[..., self.quantiles].sort(dim=-1).values, after), dim=-1)
+
+    def _past(self, x: Tensor, contexts: Contexts) -> tuple[Tensor, Tensor]:
+        """(selected [B,E,D], weights [B,E,C]) of the windows x [B,E,C]."""
+        selected, weights = self.past_selection(x.flatten(0, 1), _each(contexts.selection, x.shape[1]))
+        return selected.unflatten(0, x.shape[:2]), weights.unflatten(0, x.shape[:2])
+
+    def _future(self, last: Tensor, contexts: Contexts) -> tuple[Tensor, Tensor]:
+        """(selected [B,H,D], weights [B,H,1+context]) of the decoder's steps. last: [B,C]."""
+        batch, horizons = len(last), len(self.horizon_input)
+        if not self.context_columns and not (self.training and self.future_selection.dropout):
+            selected, weights = self.future_selection(self.horizon_input.unsqueeze(1))  # the same for every sample
+            return selected.expand(batch, -1, -1), weights.expand(batch, -1, -1)
+        known = _each(last[:, self.context_columns], horizons)  # [B,context] -> [B*H,context]
+        x = torch.cat((self.horizon_input.repeat(batch).unsqueeze(1), known), dim=1)  # [B*H,1+context]
+        selected, weights = self.future_selection(x, _each(contexts.selection, horizons))
+        return selected.unflatten(0, (batch, horizons)), weights.unflatten(0, (batch, horizons))
+
+    def _table(self, channels: Tensor, known: Tensor, covered: Tensor, context: Tensor) -> Tensor:
+        """[R,D]: the covered [U,T] rows of symbols known [U], selected; by symbol, then session. context: [U,D]."""
+        selection = self.past_selection
+        lines, projected = selection.fold(), selection.projected(context)
+        rows = covered.nonzero()  # [R,2]
+        parts = []
+        for u, t in (part.unbind(1) for part in rows.split(selection.rows_at_once(channels.device))):
+            x = channels[known[u], t]  # [n,C]
+            parts.append(selection.select(x, None if projected is None else projected[u], lines, selection.rate)[0])
+        return torch.cat(parts)
 
 
-def _network(config: TFTConfig, spec: InputSpec) -> TemporalFusionTransformer:
-    # Imported here because it costs seconds, which users of the other models need not pay.
-    from pytorch_forecasting.data.encoders import TorchNormalizer
-    from pytorch_forecasting.metrics import QuantileLoss
-    from pytorch_forecasting.models.temporal_fusion_transformer import TemporalFusionTransformer
+def _each(context: Tensor, steps: int) -> Tensor:
+    """[B,D] -> [B*steps,D]: the same for each step of a sample."""
+    return context.unsqueeze(1).expand(-1, steps, -1).flatten(0, 1)
 
-    # Positional names: a channel may be called anything, a ModuleDict's key may not.
-    channels = [f"x{i}" for i in range(len(spec.channels))]
-    static = [f"s{k}" for k in range(len(spec.static_cardinalities))]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # advice on saving `loss` as a hyper-parameter, which is never saved
-        return TemporalFusionTransformer(
-            hidden_size=config.hidden_size,
-            lstm_layers=config.lstm_layers,
-            dropout=config.dropout,
-            output_size=len(spec.quantiles),
-            loss=QuantileLoss(list(spec.quantiles)),
-            attention_head_size=config.attention_heads,
-            max_encoder_length=spec.encoder_length,
-            static_categoricals=static,
-            time_varying_reals_encoder=channels,
-            time_varying_reals_decoder=[HORIZON],
-            x_reals=[HORIZON, *channels],
-            x_categoricals=static,
-            hidden_continuous_size=config.hidden_continuous_size,
-            embedding_sizes={
-                name: (count, embedding_size(count, config.hidden_size))
-                for name, count in zip(static, spec.static_cardinalities, strict=True)
-            },
-            logging_metrics=nn.ModuleList([]),
-            output_transformer=TorchNormalizer(method="identity", center=False),
-        )
+
+def _covered(position: Tensor, column: Tensor, symbols: int, sessions: int, length: int) -> tuple[Tensor, Tensor]:
+    """(which rows of [U,T] some window covers, [B] the number of each window's first row among them).
+
+    A window's rows follow each other in that numbering, because all of them are covered.
+    """
+    border = torch.zeros(symbols, sessions + 1, dtype=torch.int32, device=column.device)
+    one = torch.ones_like(column, dtype=torch.int32)
+    border.index_put_((position, column - length + 1), one, accumulate=True)
+    border.index_put_((position, column + 1), -one, accumulate=True)
+    covered = border.cumsum(dim=1)[:, :-1] > 0  # [U,T]
+    number = covered.flatten().cumsum(dim=0) - 1  # [U*T]
+    return covered, number[position * sessions + column - length + 1]
 
 
 def build(config: TFTConfig, spec: InputSpec) -> nn.Module:

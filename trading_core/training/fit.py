@@ -17,7 +17,7 @@ from trading_core.dataset.windows import WindowSet
 from trading_core.errors import InvalidConfigError, TrainingFailedError
 from trading_core.metrics.forecasts import ForecastSkill
 from trading_core.models.ensemble import joined
-from trading_core.models.forward import forward_in_batches, torch_threads
+from trading_core.models.forward import forward_samples, torch_threads
 from trading_core.models.per_symbol import PerSymbol
 from trading_core.models.registry import HasFiles, ModelEntry
 from trading_core.schema import Float32Array, InputSpec
@@ -131,8 +131,7 @@ def fit(
 
 def forecast(module: nn.Module, windows: WindowSet) -> Float32Array:
     """[N,H,O] outputs of all rows of `windows`."""
-    batches = (windows.gather(rows) for rows in chunks(windows))
-    return forward_in_batches(module, ((batch.x, batch.static) for batch in batches))
+    return forward_samples(module, windows)
 
 
 @dataclass(frozen=True, slots=True)
