@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from trading_core.errors import TrainingFailedError
 from trading_core.models.forward import forward_in_batches
 from trading_core.models.registry import MODELS
+from trading_core.models.tft import TFTModel
 from trading_core.training.config import TrainingConfig
 from trading_core.training.data import DateBatches, TrainingDataModule, chunks, input_spec
 from trading_core.training.fit import FitResult, fit
@@ -172,7 +173,7 @@ def test_a_loss_that_is_not_a_number_fails_the_training() -> None:
 def test_a_time_limit_ends_the_training_after_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(float(60 * i) for i in range(10_000))  # every look at the clock is a minute later
     monkeypatch.setattr("trading_core.training.watch.time.monotonic", lambda: next(clock))
-    assert len(lstm(replace(TRAINING, epochs=50, patience=50, max_minutes=3.0)).history) == 1
+    assert len(lstm(replace(TRAINING, epochs=50, patience=50, max_minutes=2.0)).history) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -226,3 +227,33 @@ def test_with_two_symbols_a_session_the_best_epoch_is_that_of_the_loss() -> None
 
 def test_choose_device_names_one_that_is_there() -> None:
     assert torch.zeros(1, device=choose_device()).device.type == choose_device()
+
+
+# --- shared rows ------------------------------------------------------------------------------------------------------
+
+
+def tft(training: TrainingConfig, dropout: float) -> FitResult:
+    config = replace(CONFIGS["tft"], dropout=dropout)
+    return fit(MODELS["tft"], config, SPEC, TRAIN, VALIDATION, training, 7, lambda _: None, device="cpu")
+
+
+def test_sharing_rows_trains_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without dropout nothing is drawn, and the two ways differ by roundings alone."""
+    training = replace(TRAINING, consecutive_dates=True, dates_per_batch=8)
+    calls = []
+    whole = TFTModel.forward_panel
+    monkeypatch.setattr(TFTModel, "forward_panel", lambda *a: calls.append(torch.is_grad_enabled()) or whole(*a))
+    shared = tft(training, dropout=0.0)
+    assert calls.count(True) == training.epochs * -(-len(TRAIN.decision_columns) // 8)
+    monkeypatch.setattr(TFTModel, "forward_panel", property())  # no longer a PanelForward
+    plain = tft(training, dropout=0.0)
+    for one, other in zip(shared.history, plain.history, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+        assert one.val_loss == pytest.approx(other.val_loss, rel=1e-4)
+
+
+def test_sharing_rows_with_dropout_learns_the_planted_signal_with_the_same_bits() -> None:
+    training = replace(TRAINING, consecutive_dates=True, dates_per_batch=8, epochs=4)
+    one, other = tft(training, dropout=0.1), tft(training, dropout=0.1)
+    assert one.skill[0].mean_rank_ic > 0.4
+    assert [r.val_loss for r in one.history] == [r.val_loss for r in other.history]

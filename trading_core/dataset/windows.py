@@ -228,11 +228,12 @@ class WindowSet:
         part.y, part.labels, part.scale = self.y[rows], self.labels[rows], self.scale[rows]
         return part
 
-    def gather(self, rows: IntArray) -> Windows:
-        """The samples at positions `rows` [B] (any order, repeats allowed) as one batch."""
+    def gather(self, rows: IntArray, encode: bool = True) -> Windows:
+        """The samples at positions `rows` [B] (any order, repeats allowed) as one batch; without `encode`, x is [B, 0, C]."""
         symbol, column = self.symbol[rows], self.columns[rows]
+        nothing = np.empty((len(rows), 0, self.scaled.channels.shape[2]), dtype=np.float32)
         return Windows(
-            x=self._encode(symbol, column),
+            x=self._encode(symbol, column) if encode else nothing,
             static=self.static_codes[symbol],
             y=self.y[rows],
             labels=self.labels[rows],

@@ -54,13 +54,13 @@ def chunks(windows: WindowSet, size: int = ROWS_PER_CHUNK) -> Iterator[IntArray]
 
 
 class _Samples(Dataset[Batch]):
-    """Indexed by an array of rows: a whole batch is one gather."""
+    """Indexed by an array of rows: a whole batch is one gather. Without `encode`, x is left out: [B,0,C]."""
 
-    def __init__(self, windows: WindowSet) -> None:
-        self.windows = windows
+    def __init__(self, windows: WindowSet, encode: bool) -> None:
+        self.windows, self.encode = windows, encode
 
     def __getitem__(self, rows: IntArray) -> Batch:
-        batch = self.windows.gather(rows)
+        batch = self.windows.gather(rows, self.encode)
         date = np.unique(batch.column, return_inverse=True)[1].astype(np.int64)
         parts = (batch.x, batch.static, batch.y, batch.labels, date, batch.symbol, batch.column)
         return Batch(*(torch.from_numpy(part) for part in parts))
@@ -119,32 +119,21 @@ class DateBatches(Sampler[IntArray]):
         return np.sort(random.choice(rows, limit, replace=False))
 
 
-class _InOrder(Sampler[IntArray]):
-    def __init__(self, windows: WindowSet) -> None:
-        self.windows = windows
-
-    def __len__(self) -> int:
-        return -(-len(self.windows) // ROWS_PER_CHUNK)
-
-    def __iter__(self) -> Iterator[IntArray]:
-        return chunks(self.windows)
-
-
 class TrainingDataModule(L.LightningDataModule):
-    """Training batches by DateBatches; validation rows in their order, so that predictions line up with `validation`.
+    """Training batches by DateBatches. `shares_rows`: the network reads them out of the panel itself.
 
     Gathering is far faster than any model here (over 50,000 windows/s), so loading stays in the process.
     """
 
-    def __init__(self, train: WindowSet, validation: WindowSet, config: TrainingConfig, seed: int) -> None:
+    def __init__(
+        self, train: WindowSet, validation: WindowSet, config: TrainingConfig, seed: int, shares_rows: bool = False
+    ) -> None:
         super().__init__()
         self.train, self.validation, self.config = train, validation, config
+        self.shares_rows = shares_rows
         self.batches = DateBatches(train, config, seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         if self.trainer is not None:  # before Lightning counts the batches
             self.batches.share(self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(_Samples(self.train), sampler=self.batches, batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(_Samples(self.validation), sampler=_InOrder(self.validation), batch_size=None)
+        return DataLoader(_Samples(self.train, not self.shares_rows), sampler=self.batches, batch_size=None)

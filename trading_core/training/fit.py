@@ -17,7 +17,7 @@ from trading_core.dataset.windows import WindowSet
 from trading_core.errors import InvalidConfigError, TrainingFailedError
 from trading_core.metrics.forecasts import ForecastSkill
 from trading_core.models.ensemble import joined
-from trading_core.models.forward import forward_samples, torch_threads
+from trading_core.models.forward import PanelForward, forward_samples, torch_threads
 from trading_core.models.per_symbol import PerSymbol
 from trading_core.models.registry import HasFiles, ModelEntry
 from trading_core.schema import Float32Array, InputSpec
@@ -163,7 +163,8 @@ def _member(problem: Problem, run: _Run, member: int, label: str) -> tuple[nn.Mo
         if solve is not None:
             _solve(network, solve, problem, watch)
         else:
-            data = TrainingDataModule(problem.train, problem.validation, training, seed)
+            shares_rows = training.consecutive_dates and isinstance(network, PanelForward)
+            data = TrainingDataModule(problem.train, problem.validation, training, seed, shares_rows)
             slot = None if run.resume is None else Slot(run.resume[0], f"{label}member-{member}", run.resume[1])
             train(network, objective, data, run.device, watch, slot)
             network.load_state_dict(watch.best_weights)

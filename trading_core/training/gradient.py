@@ -38,7 +38,7 @@ def train(
     With several devices every process but the first ends here. Errors: TrainingFailedError (interrupted, or a loss that is
     not a number).
     """
-    module = ForecastModule(network, objective, data.config, watch, data.batches.seed)
+    module = ForecastModule(network, objective, data, watch)
     on_terminal = watch.on_progress is None and sys.stdout.isatty()
     with _quiet_lightning(), tempfile.TemporaryDirectory(prefix="trading-train-") as folder:
         trainer = L.Trainer(

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from trading_core.models.auxiliary import HasAuxiliary
+from trading_core.models.forward import PanelForward, forward_samples
 from trading_core.schema import Float32Array
-from trading_core.training.config import TrainingConfig
-from trading_core.training.data import Batch
+from trading_core.training.data import Batch, TrainingDataModule
 from trading_core.training.loss import Objective
 from trading_core.training.schedule import learning_rate, plateau_reductions
 from trading_core.training.watch import Watch
@@ -22,24 +22,38 @@ class ForecastModule(L.LightningModule):
     `watch` knows the epochs that went before, also those of an interrupted run; the learning rate follows from them.
     """
 
-    def __init__(
-        self, network: nn.Module, objective: Objective, config: TrainingConfig, watch: Watch, seed: int
-    ) -> None:
+    def __init__(self, network: nn.Module, objective: Objective, data: TrainingDataModule, watch: Watch) -> None:
         super().__init__()
-        self.network, self.objective, self.config, self.watch, self.seed = network, objective, config, watch, seed
+        self.network, self.objective, self.watch = network, objective, watch
+        self.config, self.seed = data.config, data.batches.seed
+        self.train_windows, self.validation = data.train, data.validation
+        self.shares_rows = data.shares_rows
         self._losses: list[Tensor] = []  # on the device: reading each one would wait for the GPU
-        self._outputs: list[Tensor] = []
 
     def on_fit_start(self) -> None:
-        self.objective = self.objective.to(next(self.network.parameters()).detach())
+        weight = next(self.network.parameters()).detach()
+        self.objective = self.objective.to(weight)
+        if self.shares_rows:
+            parts = (self.train_windows.scaled.channels, self.train_windows.static_codes)
+            self.channels, self.codes = (torch.from_numpy(part).to(weight.device) for part in parts)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        output = self.network(batch.x, batch.static)  # [B,H,O]
+        output = self._forward(batch)  # [B,H,O]
         loss = self.objective(output.float(), batch.y, batch.labels, batch.date)
         self._losses.append(loss.detach())
         if isinstance(self.network, HasAuxiliary):
             loss = loss + self.config.losses.auxiliary * self.network.auxiliary_loss()
         return loss
+
+    def _forward(self, batch: Batch) -> Tensor:
+        if not self.shares_rows:
+            output: Tensor = self.network(batch.x, batch.static)
+            return output
+        if not isinstance(self.network, PanelForward):
+            raise TypeError(f"{type(self.network).__name__} cannot share the rows of a panel")
+        # Only what the batch's windows cover is handed over: what is looked at does not grow with the panel.
+        begin, end = int(batch.column.min()) - self.network.encoder_length + 1, int(batch.column.max()) + 1
+        return self.network.forward_panel(self.channels[:, begin:end], self.codes, batch.symbol, batch.column - begin)
 
     def on_train_epoch_start(self) -> None:
         self._losses.clear()
@@ -56,12 +70,6 @@ class ForecastModule(L.LightningModule):
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = learning_rate(self.config, step, steps, lowered)
 
-    def on_validation_epoch_start(self) -> None:
-        self._outputs.clear()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._outputs.append(self.network(batch.x, batch.static))  # [B,H,O]
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
         config = self.config
         return torch.optim.AdamW(self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -72,8 +80,11 @@ class ForecastModule(L.LightningModule):
         return float(mean)
 
     def validation_output(self) -> Float32Array:
-        """[N,H,O] of the last validation, in the order of its rows."""
-        return np.concatenate([part.float().cpu().numpy() for part in self._outputs])
+        """[N,H,O] of the validation rows, in their order, by the weights of this moment."""
+        with self.trainer.precision_plugin.forward_context():
+            output = forward_samples(self.network, self.validation)
+        self.network.train()
+        return output
 
     def figures(self) -> dict[str, float]:
         """What the network tells of itself; empty for most."""

@@ -30,6 +30,12 @@ class EpochRecord:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
+def best_epoch(history: Sequence[EpochRecord]) -> int:
+    """The epoch of one network whose weights are kept: the first of the highest monitored value; NaN is never better."""
+    ranked = [-math.inf if math.isnan(record.monitored) else record.monitored for record in history]
+    return history[ranked.index(max(ranked))].epoch
+
+
 def epoch_line(record: EpochRecord, epochs: int, members: int = 1) -> str:
     """One line for a log."""
     rank_ic = "not defined" if math.isnan(record.val_rank_ic) else f"{record.val_rank_ic:+.4f}"
