@@ -125,11 +125,9 @@ class TFTModel(nn.Module):
         covered, first = _covered(position, column, len(known), channels.shape[1], self.encoder_length)
         table = self._table(channels, known, covered, contexts.selection)  # [R,D]
         step = torch.arange(self.encoder_length, device=column.device)
-        size = max(len(symbol), 1)
-        if not torch.is_grad_enabled():
-            size = rows_at_once(symbol.device, self.hidden_size * (self.encoder_length + len(self.horizon_input)))
+        size = rows_at_once(symbol.device, self.hidden_size * (self.encoder_length + len(self.horizon_input)))
         raw = []
-        for part in torch.arange(len(symbol), device=symbol.device).split(size):
+        for part in torch.arange(len(symbol), device=symbol.device).tensor_split(max(1, round(len(symbol) / size))):
             past = nn.functional.embedding(first[part].unsqueeze(1) + step, table)  # [b,E] -> [b,E,D]
             last = channels[symbol[part], column[part]]  # [b,C]
             raw.append(self.decode(past, last, Contexts(*(field[position[part]] for field in contexts)))[0])
@@ -203,8 +201,8 @@ class TFTModel(nn.Module):
         rows = covered.nonzero()  # [R,2]
         parts = []
         for u, t in (part.unbind(1) for part in rows.split(selection.rows_at_once(channels.device))):
-            x = channels[known[u], t]  # [n,C]
-            parts.append(selection.select(x, None if projected is None else projected[u], lines, selection.rate)[0])
+            x, own = channels[known[u], t], None if projected is None else projected[u]  # [n,C], [n,J]
+            parts.append(selection.select(x, own, lines, selection.masks(len(x)))[0])
         return torch.cat(parts)
 
 

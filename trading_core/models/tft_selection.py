@@ -62,23 +62,30 @@ class Weighing(NamedTuple):
     norm: tuple[Tensor, Tensor]  # [V]
 
 
-# (x [N,V], context [N,J] or None, lines, dropout rate) -> (embedding [N,D], weights [N,V])
-Select: TypeAlias = Callable[[Tensor, Tensor | None, Lines, float], tuple[Tensor, Tensor]]
+class Masks(NamedTuple):
+    """Of dropout: zero where a number is dropped, else what makes up for those that are."""
+
+    variables: Tensor  # [V,I,N]
+    weighing: Tensor  # [N,J]
 
 
-def select(x: Tensor, context: Tensor | None, lines: Lines, dropout: float) -> tuple[Tensor, Tensor]:
+# (x [N,V], context [N,J] or None, lines, masks of dropout or None) -> (embedding [N,D], weights [N,V])
+Select: TypeAlias = Callable[[Tensor, Tensor | None, Lines, Masks | None], tuple[Tensor, Tensor]]
+
+
+def select(x: Tensor, context: Tensor | None, lines: Lines, masks: Masks | None) -> tuple[Tensor, Tensor]:
     """Embedding [N,D] and weights [N,V] of rows x [N,V]; context [N,J] is added inside the weighing network.
 
-    A pure function of tensors, so that `torch.compile` takes it whole.
+    A pure function of tensors: `torch.compile` takes it whole, and what is random comes from outside.
     """
     numbers = x.T.contiguous()  # [N,V] -> [V,N]: rows lie next to each other in everything that follows
-    weights = torch.ones_like(x) if lines.weighing is None else _weights(x, numbers, context, lines.weighing, dropout)
+    weights = torch.ones_like(x) if lines.weighing is None else _weights(x, numbers, context, lines.weighing, masks)
     numbers = numbers.unsqueeze(1)  # [V,1,N]
     ones = torch.ones_like(numbers)
     # In place where nobody needs what was there: on a CPU, fetching fresh memory costs as much as the arithmetic.
     hidden = F.elu_(torch.bmm(lines.first, torch.cat((numbers, ones), dim=1)))  # [V,2,N] -> [V,I+1,N]
-    if lines.second is not None:
-        hidden = torch.cat((F.dropout(torch.bmm(lines.second, hidden), dropout), ones), dim=1)
+    if lines.second is not None and masks is not None:
+        hidden = torch.cat((torch.bmm(lines.second, hidden) * masks.variables, ones), dim=1)
     outputs = _skip(numbers, ones, lines)  # [V,D,N]
     outputs.addcmul_(torch.bmm(lines.value, hidden), torch.bmm(lines.gate, hidden).sigmoid_())
     # The LayerNorm of each variable over D, its weight and bias taken out of the sum over variables.
@@ -99,12 +106,14 @@ def _skip(numbers: Tensor, ones: Tensor, lines: Lines) -> Tensor:
     return torch.bmm(lines.skip, torch.cat((z * r, r, ones), dim=1))  # [V,D,3] x [V,3,N]
 
 
-def _weights(x: Tensor, numbers: Tensor, context: Tensor | None, net: Weighing, dropout: float) -> Tensor:
+def _weights(x: Tensor, numbers: Tensor, context: Tensor | None, net: Weighing, masks: Masks | None) -> Tensor:
     """[N,V]: how much of each variable is taken. x: [N,V]; numbers: its transpose."""
     hidden = F.linear(x, net.first, net.first_offset)  # [N,V] -> [N,J]
     if context is not None:
         hidden += context
-    hidden = F.dropout(F.linear(F.elu_(hidden), net.second, net.second_offset), dropout)
+    hidden = F.linear(F.elu_(hidden), net.second, net.second_offset)
+    if masks is not None:
+        hidden = hidden * masks.weighing
     gated = F.glu(F.linear(hidden, net.gate, net.gate_offset))  # [N,2V] -> [N,V]
     between = numbers[net.low] * net.low_slope[:, None] + numbers[net.high] * net.high_slope[:, None]  # [V,N]
     skip = between.T + net.skip_offset
@@ -141,19 +150,23 @@ class ScalarSelection(nn.Module):
             hidden = min(width, variables)
             self.weighing = GatedResidual(variables * prescaled, variables, dropout, hidden, width if context else None)
 
-    @property
-    def rate(self) -> float:
-        """Of dropout, in the mode the module is in."""
-        return self.dropout if self.training else 0.0
-
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         size, lines = self.rows_at_once(x.device), self.fold()
         xs = x.split(size)
         projected = None if context is None else self.projected(context)
         contexts = [None] * len(xs) if projected is None else projected.split(size)
-        parts = [self.select(*part, lines, self.rate) for part in zip(xs, contexts, strict=True)]
+        parts = [self.select(*part, lines, self.masks(len(part[0]))) for part in zip(xs, contexts, strict=True)]
         embeddings, weights = zip(*parts, strict=True)
         return torch.cat(embeddings), torch.cat(weights)
+
+    def masks(self, rows: int) -> Masks | None:
+        """For so many rows, drawn from torch's random state; None outside training and without dropout."""
+        if not (self.training and self.dropout > 0.0):
+            return None
+        kept, inside = 1.0 - self.dropout, min(self.prescaled, self.width)
+        weight, hidden = self.prescale_weight, min(self.width, self.variables)
+        shapes = (self.variables, inside, rows), (rows, hidden)
+        return Masks(*(weight.new_empty(shape).bernoulli_(kept).div_(kept) for shape in shapes))
 
     def rows_at_once(self, device: torch.device) -> int:
         return rows_at_once(device, self.variables * self.width)
