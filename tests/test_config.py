@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from trading_core import config
-from trading_core.config import CostConfig, MarketConfig, ModelConfig, Settings, StrategyConfig
+from trading_core.config import ComparisonConfig, CostConfig, MarketConfig, ModelConfig, Settings, StrategyConfig
 from trading_core.errors import (
     ConfigError,
     InvalidConfigError,
@@ -54,7 +54,7 @@ def test_every_file_in_configs_is_valid_to_its_last_option() -> None:
     rows = check_all(Settings())
     files = sorted(str(path) for path in (REPOSITORY / "configs").glob("*/*.yaml"))
     assert sorted(row["file"] for row in rows) == files
-    assert {row["kind"] for row in rows} == {"markets", "models", "strategies"}
+    assert {row["kind"] for row in rows} == {"markets", "models", "strategies", "zoo", "templates"}
     assert [f"{row['file']}: {row['problem']}" for row in rows if not row["valid"]] == []
 
 
@@ -62,10 +62,61 @@ def test_no_yaml_file_lies_where_it_is_not_checked() -> None:
     stray = [
         path
         for path in (REPOSITORY / "configs").rglob("*.y*ml")
-        if path.parent.name not in ("markets", "models", "strategies")
+        if path.parent.name not in ("markets", "models", "strategies", "zoo", "templates")
     ]
     assert stray == []
     assert list((REPOSITORY / "configs").rglob("*.yml")) == []
+
+
+def test_the_zoo_has_one_file_of_each_architecture_that_fits_what_it_reads() -> None:
+    """All read the same thirty features of the same windows, so that they can be compared; each builds its network."""
+    from trading_core.models.registry import MODELS
+    from trading_core.schema import InputSpec, Target
+
+    loaded = {name: config.load_model(name) for name in config.names("models") if name.startswith("zoo/")}
+    assert sorted(loaded) == sorted(f"zoo/{name}" for name in MODELS)
+    assert all(name == f"zoo/{model.model}" for name, model in loaded.items())
+    shared = {
+        (tuple(model.features), tuple(model.horizons), model.encoder_length, model.seed) for model in loaded.values()
+    }
+    assert len(shared) == 1
+    assert len(next(iter(shared))[0]) == 30
+    for model in loaded.values():
+        entry = MODELS[model.model]
+        options = config.parse_options(entry.config, model.architecture, model.model)
+        targets, score = tuple(Target(name) for name in model.targets), Target(model.score)
+        cardinalities = tuple(5 for _ in model.static)
+        inputs = (tuple(model.features), model.encoder_length, tuple(model.horizons), cardinalities)
+        entry.build(options, InputSpec(*inputs, targets=targets, score=score, context=tuple(model.context)))
+
+
+def test_a_name_of_the_zoo_begins_with_its_folder_and_a_comparison_has_none() -> None:
+    assert config.path_of("models", "zoo/gru") == REPOSITORY / "configs" / "zoo" / "gru.yaml"
+    assert config.path_of("models", "tft") == REPOSITORY / "configs" / "models" / "tft.yaml"
+    assert config.load_model("zoo/tft") != config.load_model("tft")
+    assert "zoo/btc_direction" not in config.names("models")
+    assert [name for kind in ("markets", "strategies") for name in config.names(kind) if "/" in name] == []  # type: ignore[arg-type]
+    for name in ("zoo/../models/tft", "zoo/", "gru", "zoo/btc_direction"):
+        with pytest.raises(UnknownNameError):
+            config.path_of("models", name)
+
+
+def test_a_model_given_as_a_file_is_named_as_it_is_known_or_after_its_file(tmp_path: Path) -> None:
+    zoo, own = REPOSITORY / "configs" / "zoo", tmp_path / "my_lstm.yaml"
+    own.write_text("model: lstm\nfeatures: [log_ret]\n")
+    assert config.load_model_file(zoo / "gru.yaml") == ("zoo/gru", config.load_model("zoo/gru"))
+    assert config.load_model_file(zoo / ".." / "models" / "tft.yaml") == ("tft", config.load_model("tft"))
+    assert config.load_model_file(own) == ("my_lstm", config.load_file(own, ModelConfig))
+    name, model = config.load_model_file(zoo / "btc_direction.yaml", "transformer-cls")
+    assert (name, model.model, model.architecture["pooling"]) == ("btc_direction-transformer-cls", "transformer", "cls")
+    with pytest.raises(UnknownNameError, match=r"model of the comparison 'btc_direction' 'lstn'\. Did you mean 'lstm'"):
+        config.load_model_file(zoo / "btc_direction.yaml", "lstn")
+    with pytest.raises(MissingFileError):
+        config.load_model_file(tmp_path / "nowhere.yaml")
+    spaced = tmp_path / "My LSTM.yaml"
+    spaced.write_text(own.read_text())
+    with pytest.raises(InvalidConfigError, match="the file's name 'My LSTM' names the model"):
+        config.load_model_file(spaced)
 
 
 def test_a_market_file_is_named_after_its_id() -> None:
@@ -192,6 +243,64 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_was_given(kind: str, key
     text = problems(model, {**values, key: value})
     assert text.startswith(key)
     assert "(given: " in text
+
+
+# --- comparisons ------------------------------------------------------------------------------------------------------
+
+COMPARISON: dict[str, Any] = {
+    "start": "2018-01-01",
+    "test_start": "2023-01-01",
+    "shared": {"features": ["log_ret"], "seed": 3, "training": {"epochs": 5, "patience": 2}},
+    "models": {
+        "one": {"model": "lstm", "training": {"epochs": 9}, "architecture": {"layers": 2}},
+        "two": {"model": "linear", "features": ["log_ret", "rsi_14"]},
+    },
+}
+
+
+def test_the_models_of_a_comparison_have_what_is_shared_and_what_is_theirs() -> None:
+    one, two = config.validate(ComparisonConfig, COMPARISON, "the test").variants().values()
+    assert (one.model, one.features, one.seed) == ("lstm", ["log_ret"], 3)
+    assert one.training == {"epochs": 9, "patience": 2}
+    assert one.architecture == {"layers": 2}
+    assert (two.model, two.features) == ("linear", ["log_ret", "rsi_14"])
+    assert two.training == {"epochs": 5, "patience": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"start": "2023-01-01"}, "start: 2023-01-01 must lie before test_start"),
+        ({"models": {}}, "models: "),
+        ({"models": {"One": {"model": "lstm"}}}, "models.One"),
+        (
+            {"models": {"one": {"model": "lstm", "encoder_length": 3}}},
+            "models.one: encoder_length: models are compared",
+        ),
+        ({"models": {"one": {"model": "lstm", "colour": 3}}}, "colour: unknown key"),
+        ({"threshold": "luck"}, "threshold: "),
+    ],
+)
+def test_a_comparison_that_compares_unlike_things_is_refused(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        config.validate(ComparisonConfig, {**COMPARISON, **changes}, "the test")
+    assert text in str(caught.value)
+
+
+def test_the_bitcoin_comparison_asks_what_was_asked_for() -> None:
+    found = config.load_file(REPOSITORY / "configs" / "zoo" / "btc_direction.yaml", ComparisonConfig)
+    thirteen = "log_ret vol_20 rsi_14 macd macd_signal macd_hist ret_1 ret_3 ret_7 ret_14 dow dow_sin dow_cos"
+    assert found.shared["features"] == thirteen.split()
+    assert (found.calendar, found.start, found.test_start) == ("24/7", date(2018, 1, 1), date(2023, 1, 1))
+    assert sum(found.costs.model_dump().values()) == 10.0
+    variants = found.variants()
+    assert [model.model for model in variants.values()] == [
+        "base_rate", "sma_cross", "logistic", "lightgbm", "lstm", "transformer", "transformer",
+    ]  # fmt: skip
+    assert {v.architecture.get("pooling") for v in variants.values()} == {None, "mean", "cls"}
+    for model in variants.values():
+        assert (model.encoder_length, model.horizons, model.score) == (64, [1], "direction")
+        assert model.split.validation_fraction == 0.1
 
 
 def test_horizons_are_sorted() -> None:

@@ -15,16 +15,14 @@ from trading_core.backtest import engine
 from trading_core.backtest.data import ForecastPanel, MarketData
 from trading_core.backtest.result import BacktestResult
 from trading_core.config import StrategyConfig
-from trading_core.dataset.labels import forward_returns
-from trading_core.dataset.panel import marked
 from trading_core.errors import EmptyUniverseError, InvalidDateRangeError, NoDataError
-from trading_core.market import adjust
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA
 from trading_core.metrics.forecasts import MIN_PAIRS, ForecastSkill, rank_ic_per_date, summary
 from trading_core.pipelines import quality, refs, trials
 from trading_core.pipelines.infer import find_version
 from trading_core.pipelines.markets import require_daily
 from trading_core.pipelines.refs import EvaluationRef, StrategyRow
+from trading_core.pipelines.skill import realised_returns
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
 from trading_core.plots.report import (
@@ -179,43 +177,14 @@ def _simulate(
     )
 
 
-def _labels(
-    bars: pl.DataFrame, actions: pl.DataFrame, horizons: Sequence[int], suspected: pl.DataFrame
-) -> pl.DataFrame:
-    """symbol, session, horizon, label: the realised open-to-open returns, splits and dividends included.
-
-    Without those that span one of the `suspected` corporate actions (symbol, session).
-    """
-    adjusted = adjust.adjusted(bars, actions)
-    wide = adjusted.pivot(on=SYMBOL, index=SESSION, values="open").sort(SESSION)
-    symbols = [name for name in wide.columns if name != SESSION]
-    opens = wide.select(symbols).to_numpy().T.astype(np.float64)
-    breaks = marked(suspected, tuple(symbols), wide[SESSION].to_numpy().astype("datetime64[D]"))
-    values = forward_returns(opens, horizons, breaks)  # [S, T, H]
-    days = wide[SESSION].to_numpy()
-    grid = [
-        pl.DataFrame(
-            {
-                SYMBOL: np.repeat(symbols, len(days)),
-                SESSION: np.tile(days, len(symbols)),
-                "label": values[:, :, h].ravel(),
-            }
-        )
-        .with_columns(pl.lit(horizon, dtype=pl.Int32).alias("horizon"), pl.col(SESSION).cast(pl.Date))
-        .filter(pl.col("label").is_finite())
-        for h, horizon in enumerate(horizons)
-    ]
-    return pl.concat(grid)
-
-
 def _score_forecasts(
     found: pl.DataFrame, bars: pl.DataFrame, actions: pl.DataFrame, suspected: pl.DataFrame
 ) -> tuple[dict[int, ForecastSkill], list[IcSeries]]:
     """Skill per horizon over the decisions whose labels are known, and the daily rank IC series."""
     horizons = sorted(found["horizon"].unique().to_list())
-    joined = found.join(_labels(bars, actions, horizons, suspected), on=[SYMBOL, SESSION, "horizon"], how="inner").sort(
-        SESSION, SYMBOL
-    )
+    joined = found.join(
+        realised_returns(bars, actions, horizons, suspected), on=[SYMBOL, SESSION, "horizon"], how="inner"
+    ).sort(SESSION, SYMBOL)
     skills, series = {}, []
     for horizon in horizons:
         part = joined.filter(pl.col("horizon") == horizon)
@@ -243,9 +212,9 @@ def _ceiling(
         return float("nan")
     truth = oracle(found[SESSION].min(), found[SESSION].max(), now)
     rows = found.filter(pl.col("horizon") == 1).join(truth, on=[SYMBOL, SESSION], how="inner")
-    rows = rows.join(_labels(bars, actions, [1], suspected), on=[SYMBOL, SESSION, "horizon"], how="inner").sort(
-        SESSION, SYMBOL
-    )
+    rows = rows.join(
+        realised_returns(bars, actions, [1], suspected), on=[SYMBOL, SESSION, "horizon"], how="inner"
+    ).sort(SESSION, SYMBOL)
     if rows.is_empty():
         return float("nan")
     index = np.unique(rows[SESSION].to_numpy(), return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,84 @@
+"""`trading evaluate-model` and `trading compare`: how good models are at forecasting."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trading_core import config
+from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show
+
+Clock = Callable[[], datetime]
+RunId = Callable[[], str]
+
+
+def add_judging(app: typer.Typer, now: Clock, run_id: RunId) -> None:
+    """Adds the commands to the program; `now` reads the clock, `run_id` names a run."""
+    _add_evaluate_model(app, now, run_id)
+    _add_compare(app, now, run_id)
+
+
+def _add_evaluate_model(app: typer.Typer, now: Clock, run_id: RunId) -> None:
+    @app.command("evaluate-model")
+    def evaluate_model(
+        model: Annotated[
+            str, typer.Option(help="NAME@ALIAS, NAME@NUMBER, or NAME for its newest version; NAME of its config.")
+        ] = "",
+        config_file: Annotated[
+            Path | None, typer.Option("--config", help="A model config: only what was trained with it is judged.")
+        ] = None,
+        variant: Annotated[str, typer.Option(help="With a comparison as --config: which of its models.")] = "",
+        market: Market = "",
+        start: Day = None,
+        end: Day = None,
+        as_json: Json = False,
+    ) -> None:
+        """Judge a registered version's forecasts: one row per horizon. Default: every session after its cut-off.
+
+        Forecasts that are stored are read, missing ones computed and stored. Sessions up to the cut-off are refused.
+        """
+        from trading_core.pipelines import evaluate_model as pipeline
+
+        given = config.load_model_file(config_file, variant)[1] if config_file else None
+        made = pipeline.evaluate_model(
+            opened(market),
+            model=model,
+            given=given,
+            start=parsed_day(start),
+            end=parsed_day(end),
+            run_id=run_id(),
+            now=now(),
+        )
+        show(made, as_json, rows=made.horizons)
+
+
+def _add_compare(app: typer.Typer, now: Clock, run_id: RunId) -> None:
+    @app.command()
+    def compare(
+        config_file: Annotated[
+            Path, typer.Option("--config", help="A comparison, such as configs/zoo/btc_direction.yaml.")
+        ],
+        data: Annotated[str, typer.Option(help="A panel of bars (CSV or Parquet) to compare them on.")],
+        only: Annotated[
+            list[str] | None, typer.Option(help="Only this one of its models; repeat for more. Default: all.")
+        ] = None,
+        as_json: Json = False,
+    ) -> None:
+        """Train models alike on one panel, and judge and trade them over sessions that they have not seen: one table.
+
+        Each model's probabilities are calibrated and its threshold searched on the validation part; the test comes last.
+        """
+        from trading_core.pipelines import compare as pipeline
+
+        chosen = config.load_file(config_file, config.ComparisonConfig)
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            made = pipeline.compare(
+                config_file.stem, chosen, data, config.read_settings(), only=only or (), run_id=run_id(), now=now()
+            )
+        show(made, as_json, rows=made.models)
