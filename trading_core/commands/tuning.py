@@ -1,4 +1,4 @@
-"""`trading tune`: which options are worth having."""
+"""`trading tune` and `trading ablate`: which options and which inputs are worth having."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ Model = Annotated[str, typer.Option(help="A file of configs/models.")]
 def add_tuning(app: typer.Typer, now: Clock) -> None:
     """Adds the commands to the program; `now` reads the clock."""
     _add_tune(app, now)
+    _add_ablate(app, now)
 
 
 def _add_tune(app: typer.Typer, now: Clock) -> None:
@@ -83,3 +84,72 @@ def _in_processes(ref: TuneRef, workers: int, settings: config.Settings, timeout
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, range(workers)))
+
+
+def _add_ablate(app: typer.Typer, now: Clock) -> None:
+    @app.command()
+    def ablate(
+        market: Market = "",
+        model: Model = "",
+        seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each variant.")] = 3,
+        family: Annotated[
+            list[str] | None, typer.Option(help="Leave out the features of this family; repeat for more.")
+        ] = None,
+        drop: Annotated[
+            list[str] | None,
+            typer.Option(help="Leave out these inputs together, separated by commas; repeat for more."),
+        ] = None,
+        encoder_length: Annotated[list[int] | None, typer.Option(help="Another length; repeat for more.")] = None,
+        horizons: Annotated[
+            list[str] | None, typer.Option(help="Other horizons, separated by commas; repeat for more.")
+        ] = None,
+        target_scale: Annotated[list[str] | None, typer.Option(help="volatility or none.")] = None,
+        mask_above: Annotated[list[float] | None, typer.Option(help="Another share; repeat for more.")] = None,
+        scaler: Annotated[list[str] | None, typer.Option(help="zscore or robust.")] = None,
+        folds: Annotated[int, typer.Option(min=0, help="Walk-forward blocks to judge on; 0: the validation part.")] = 0,
+        fold_sessions: Annotated[int, typer.Option(min=1, help="Sessions of each block.")] = 63,
+        metric: Annotated[str, typer.Option(help="What the table compares: rank_ic, roc_auc, pinball ...")] = "rank_ic",
+        horizon: Annotated[int | None, typer.Option(help="Default: the config's shortest.")] = None,
+        test_start: Day = None,
+        as_json: Json = False,
+    ) -> None:
+        """Train a model without some of its inputs, or with other values, beside itself; see docs/ablation.md.
+
+        Without any option each family of features is left out once. Trainings that are there already are not done again.
+        """
+        from trading_core.pipelines import ablate as pipeline
+
+        ws = opened(market)
+        variants = pipeline.Variants(
+            drop_families=tuple(family or ()),
+            drop=tuple(_names(text) for text in drop or ()),
+            encoder_length=tuple(encoder_length or ()),
+            horizons=tuple(_numbers(text) for text in horizons or ()),
+            target_scale=tuple(target_scale or ()),
+            mask_above=tuple(mask_above or ()),
+            scaler=tuple(scaler or ()),
+        )
+        request = pipeline.prepare(
+            ws,
+            model=model or ws.settings.model,
+            variants=variants,
+            seeds=seeds,
+            test_start=parsed_day(test_start),
+            now=now(),
+            folds=folds,
+            fold_sessions=fold_sessions,
+        )
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            made = pipeline.run(ws, request, now(), metric, horizon)
+        show(made, as_json, rows=made.rows)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _names(text))
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' are no whole numbers; write them separated by commas") from None

@@ -43,11 +43,15 @@ def run_trials(ws: Workspace, request: TuneRequest, trials: int, now: datetime, 
 def one_network(model: ModelConfig) -> ModelConfig:
     """The config with one pooled network on one device: what a trial trains, whatever the config asks for.
 
-    An ensemble, or networks per symbol, would cost a multiple and come in much the same order; several devices share a
-    training by starting the program anew, which a search must not.
+    An ensemble, or networks per symbol, would cost a multiple and come in much the same order.
     """
+    return on_one_device(model.model_copy(update={"ensemble": 1, "scope": "pooled"}))
+
+
+def on_one_device(model: ModelConfig) -> ModelConfig:
+    """The config for a program that trains many times: devices that share a training start the whole program anew."""
     training = {key: value for key, value in model.training.items() if key != "devices"}
-    return model.model_copy(update={"ensemble": 1, "scope": "pooled", "training": training})
+    return model.model_copy(update={"training": training})
 
 
 @dataclass(frozen=True, slots=True)
