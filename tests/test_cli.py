@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from trading_core import cli, config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-OPERATIONS = ["backfill", "train", "predict", "evaluate", "trade", "halt", "resume", "flatten", "settle"]
+OPERATIONS = ["backfill", "train", "tune", "ablate", "predict", "evaluate", "trade", "halt", "resume", "flatten", "settle"]
 GROUPS = {
     "models": ["list", "zoo", "promote"],
     "features": ["list", "plot", "tables"],
