@@ -415,3 +415,11 @@ def test_the_hash_is_that_of_the_canonical_json() -> None:
     assert config.config_hash({"b": 1, "a": 2}) == config.config_hash({"a": 2, "b": 1})
     assert config.config_hash({"a": 1}) != config.config_hash({"a": 2})
     assert len(config.config_hash("x", 20)) == 20
+
+
+def test_an_unknown_key_inside_an_option_is_named() -> None:
+    from trading_core.training.config import TrainingConfig
+
+    given = {"epochs": 3, "losses": {"quantile": 1.0, "quantiles": 5.0}}
+    with pytest.raises(InvalidConfigError, match=r"losses\.quantiles: unknown key; allowed: quantile, ic, direction"):
+        config.parse_options(TrainingConfig, given, "training of 'x'")

@@ -21,7 +21,7 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import yaml
 from pydantic import (
@@ -418,15 +418,23 @@ def parse_options(options_type: type[OptionsT], values: Mapping[str, Any], where
     `__post_init__` states its own bounds.
     """
     allowed = [f.name for f in dataclasses.fields(options_type)]  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(allowed))
-    if unknown:
-        raise InvalidConfigError(
-            where, [f"{key}: unknown key; allowed: {', '.join(allowed) or '(none)'}" for key in unknown]
-        )
+    if problems := _unknown_keys(options_type, values):
+        raise InvalidConfigError(where, problems)
     try:
         return TypeAdapter(options_type).validate_python(dict(values))
     except ValidationError as error:
         raise InvalidConfigError(where, _problems(error, tuple(allowed))) from error
+
+
+def _unknown_keys(options_type: Any, values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Keys that are no field, also inside fields that are dataclasses: pydantic skips them there without a word."""
+    allowed = [f.name for f in dataclasses.fields(options_type)]
+    known = ", ".join(allowed) or "(none)"
+    problems = [f"{prefix}{key}: unknown key; allowed: {known}" for key in sorted(set(values) - set(allowed))]
+    for name, kind in get_type_hints(options_type).items():
+        if dataclasses.is_dataclass(kind) and isinstance(values.get(name), Mapping):
+            problems += _unknown_keys(kind, values[name], f"{prefix}{name}.")
+    return problems
 
 
 def _problems(error: ValidationError, allowed: tuple[str, ...]) -> list[str]:
