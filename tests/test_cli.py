@@ -17,7 +17,21 @@ from typer.testing import CliRunner
 from trading_core import cli, config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-OPERATIONS = ["backfill", "train", "tune", "ablate", "predict", "evaluate", "trade", "halt", "resume", "flatten", "settle"]
+OPERATIONS = [
+    "backfill",
+    "train",
+    "tune",
+    "ablate",
+    "predict",
+    "evaluate",
+    "evaluate-model",
+    "compare",
+    "trade",
+    "halt",
+    "resume",
+    "flatten",
+    "settle",
+]
 GROUPS = {
     "models": ["list", "zoo", "promote"],
     "features": ["list", "plot", "tables"],
@@ -149,7 +163,9 @@ def test_models_zoo_names_the_configs_of_each_architecture(trading: Callable[...
     assert {"tft", "lstm", "linear"} <= set(rows)
     assert "tft" in rows["tft"]["configs"]
     listed = sorted(name for row in rows.values() for name in row["configs"])
-    assert listed == sorted(path.stem for path in (REPOSITORY / "configs" / "models").glob("*.yaml"))
+    zoo = [f"zoo/{name}" for name in rows]
+    assert listed == sorted([*(path.stem for path in (REPOSITORY / "configs" / "models").glob("*.yaml")), *zoo])
+    assert [name for name, row in rows.items() if f"zoo/{name}" not in row["configs"]] == []
 
 
 def test_market_list(trading: Callable[..., Answer]) -> None:
@@ -183,6 +199,7 @@ def test_a_market_without_models_is_an_empty_list(
         ["train"],
         ["predict"],
         ["evaluate"],
+        ["evaluate-model", "--model", "tft@champion"],
         ["trade"],
         ["halt"],
         ["settle", "--account", "a"],
@@ -215,6 +232,37 @@ def test_a_wrong_setting_in_the_environment_is_a_message(
 
 def test_an_unknown_model_is_refused(trading: Callable[..., Answer]) -> None:
     refused(trading("train", "--model", "tftt"), "Unknown model config 'tftt'. Did you mean 'tft'?")
+
+
+def test_a_model_config_may_be_a_file_but_not_beside_a_name(trading: Callable[..., Answer], tmp_path: Path) -> None:
+    zoo = REPOSITORY / "configs" / "zoo"
+    refused(trading("train", "--config", str(tmp_path / "nowhere.yaml")), "nowhere.yaml")
+    refused(trading("train", "--config", str(zoo / "btc_direction.yaml")), "Unknown model of the comparison", "lstm")
+    assert "not both" in trading("train", "--config", str(zoo / "gru.yaml"), "--model", "tft").err
+    # A name, and a file that is it, are the same request: both come as far as the market's data, which are not there.
+    for given in (["--model", "zoo/gru"], ["--config", str(zoo / "gru.yaml")]):
+        refused(trading("train", *given), "Market 'simulated' has no table")
+
+
+def test_a_comparison_names_its_models_and_needs_a_panel(trading: Callable[..., Answer], tmp_path: Path) -> None:
+    given = ["compare", "--config", str(REPOSITORY / "configs" / "zoo" / "btc_direction.yaml"), "--data"]
+    refused(trading(*given, str(tmp_path / "nowhere.csv")), "nowhere.csv")
+    refused(trading(*given, "x.csv", "--only", "lstn"), "Did you mean 'lstm'?")
+    refused(
+        trading("compare", "--config", str(REPOSITORY / "configs" / "zoo" / "gru.yaml"), "--data", "x.csv"),
+        "start",
+        "models",
+    )
+
+
+def test_a_model_to_be_judged_has_to_be_named(
+    trading: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, empty_mlflow: str
+) -> None:
+    monkeypatch.setenv("TRADING_MLFLOW_TRACKING_URI", empty_mlflow)
+    refused(trading("evaluate-model"), "say NAME@ALIAS, NAME@NUMBER or NAME, or give a config")
+    refused(trading("evaluate-model", "--model", "tft@champion"), "has no model", "champion")
+    gru = str(REPOSITORY / "configs" / "zoo" / "gru.yaml")
+    refused(trading("evaluate-model", "--config", gru), "has no model that was trained with the config given")
 
 
 def test_an_unknown_strategy_is_refused(trading: Callable[..., Answer]) -> None:
