@@ -51,8 +51,11 @@ def test_the_reliability_diagram_holds_the_tables() -> None:
     np.testing.assert_allclose(line.x, [0.3, 0.8])
     np.testing.assert_allclose(line.y, [0.5, 2 / 3])
     np.testing.assert_array_equal(line.customdata, [2, 3])
-    np.testing.assert_allclose(bars.x, [0.3, 0.8])
-    np.testing.assert_allclose(bars.y, [0.4, 0.6])
+    # A bar over each bin whose area is the bin's share of the rows, 2 and 3 of 5.
+    np.testing.assert_allclose(bars.x, [0.25, 0.75])
+    np.testing.assert_allclose(bars.width, [0.5, 0.5])
+    np.testing.assert_allclose(bars.y, [0.4 / 0.5, 0.6 / 0.5])
+    np.testing.assert_allclose(bars.customdata, [0.4, 0.6])
     assert (bars.type, bars.yaxis, line.yaxis) == ("bar", "y2", None)
     np.testing.assert_array_equal(other_line.x, calibrated.probability)
     np.testing.assert_array_equal(other_line.y, calibrated.frequency)
@@ -61,6 +64,14 @@ def test_the_reliability_diagram_holds_the_tables() -> None:
     for nothing in ({}, {"raw": reliability(np.zeros(0), np.zeros(0))}):
         with pytest.raises(InvalidConfigError, match="no bin"):
             reliability_figure(nothing)
+
+
+def test_a_bin_of_one_probability_is_drawn_too() -> None:
+    same = reliability(np.full(4, 0.5), np.array([0.0, 1, 1, 1]), 10, "mass")
+    bars = reliability_figure({"calibrated": same}).data[2]
+    assert bars.x[0] == 0.5
+    assert bars.width[0] == pytest.approx(0.005 * (0.77 - 0.48))  # of the stretch that is drawn
+    assert bars.y[0] * bars.width[0] == pytest.approx(1.0)
 
 
 def test_threshold_curves_hold_the_table_and_the_choice() -> None:
@@ -136,9 +147,10 @@ def test_training_curves_hold_every_epoch() -> None:
         np.testing.assert_array_equal(trace.y, values)
     assert (figure.layout.yaxis.type, figure.layout.yaxis2.type, figure.layout.yaxis3.type) == (None, None, "log")
     assert _line_at(figure) == 2
+    assert (figure.layout.yaxis3.tickvals, figure.layout.yaxis3.ticktext) == ((5e-4, 1e-3), ("0.0005", "0.001"))
     bare = training_figure(losses, {}, np.ones(3))
     assert [trace.yaxis for trace in bare.data] == ["y", "y", "y2"]
-    assert (bare.layout.yaxis2.type, bare.layout.shapes) == ("log", ())
+    assert (bare.layout.yaxis2.type, bare.layout.yaxis2.tickvals, bare.layout.shapes) == ("log", (1.0,), ())
     with pytest.raises(InvalidConfigError, match="training: 3 epochs, not 2"):
         training_figure(losses, {}, np.ones(2))
     with pytest.raises(InvalidConfigError, match="no epoch"):

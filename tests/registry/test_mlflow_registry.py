@@ -51,6 +51,25 @@ def test_a_run_keeps_params_metrics_curves_and_files(registry: Registry, tmp_pat
     assert client.get_experiment_by_name("trading-logs") is not None
 
 
+def test_numbers_that_are_not_finite_are_left_out_and_files_lie_in_folders(registry: Registry, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    nan, inf = float("nan"), float("inf")
+    curves = {"curves/rank_ic": [nan, 0.1, inf, 0.3], "member_2/rank_ic": [nan, nan]}
+    page, weights = b"<!doctype html>" + bytes(6_000_000), bytes(range(256))
+    files = {"report.html": page, "bundle/weights.safetensors": weights, "bundle/MANIFEST.json": b"{}"}
+    run_id = registry.log_run("logs", "r", {}, {"a": 1.0, "b": nan, "c": -inf}, curves, files, {})
+    client = MlflowClient(registry.tracking_uri, registry.tracking_uri)
+    assert client.get_run(run_id).data.metrics == {"a": 1.0, "curves/rank_ic": 0.3}
+    assert [(m.step, m.value) for m in client.get_metric_history(run_id, "curves/rank_ic")] == [(2, 0.1), (4, 0.3)]
+    assert client.get_metric_history(run_id, "member_2/rank_ic") == []
+    assert [a.path for a in client.list_artifacts(run_id)] == ["bundle", "report.html"]
+    inside = [a.path for a in client.list_artifacts(run_id, "bundle")]
+    assert inside == ["bundle/MANIFEST.json", "bundle/weights.safetensors"]
+    for name, data in files.items():
+        assert Path(client.download_artifacts(run_id, name, str(tmp_path))).read_bytes() == data
+
+
 def test_the_first_version_is_champion_the_newest_challenger(registry: Registry) -> None:
     first = add(registry, "aliases", date(2024, 1, 31))
     assert first.version == 1

@@ -22,7 +22,8 @@ OBJECTIVES: tuple[Objective, ...] = ("f1", "net_sharpe_annual")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AfterTraining:
-    """Per horizon, in the spec's order. p_up, up: [N,H] calibrated probability and outcome of the validation rows."""
+    """Per horizon, in the spec's order, and by validation row: calibrated and raw probability of a rise and outcome [N,H],
+    forecast quantiles [N,H,Q] and label [N,H], both as log returns."""
 
     intervals: tuple[Conformal, ...]
     adaptive: Adaptive
@@ -30,6 +31,8 @@ class AfterTraining:
     p_up: FloatArray
     raw_p_up: FloatArray
     up: FloatArray
+    quantiles: FloatArray
+    returns: FloatArray
 
 
 def fit_after(fitted: FitResult, validation: WindowSet, costs: CostModel, per_year: int) -> AfterTraining:
@@ -51,7 +54,7 @@ def fit_after(fitted: FitResult, validation: WindowSet, costs: CostModel, per_ye
         objective: tuple(search_threshold(part, objective, costs, per_year=per_year) for part in rows)
         for objective in OBJECTIVES
     }
-    return AfterTraining(intervals, Adaptive(ALPHA), thresholds, p_up, found.p_up, up)
+    return AfterTraining(intervals, Adaptive(ALPHA), thresholds, p_up, found.p_up, up, found.quantiles, returns)
 
 
 def _next_session_returns(windows: WindowSet) -> FloatArray:

@@ -14,15 +14,16 @@ from trading_core.models.registry import model_entry
 from trading_core.pipelines import trials
 from trading_core.pipelines.after import AfterTraining, fit_after
 from trading_core.pipelines.learn import Prepared, fit_prepared, prepare, split_before
+from trading_core.pipelines.model_report import gather, judged
 from trading_core.pipelines.panels import load_panel
 from trading_core.pipelines.refs import ModelRef
-from trading_core.pipelines.train import REQUEST_TAG, TrainRequest, code_version
+from trading_core.pipelines.run_record import curves_of, files_of, headline, metrics_of, params_of
+from trading_core.pipelines.train import REQUEST_TAG, TrainRequest, code_version, report_path
 from trading_core.pipelines.workspace import Workspace
+from trading_core.plots.model_report import model_report
 from trading_core.registry.bundle import ModelCard, architecture_of, save_bundle
-from trading_core.registry.mlflow_registry import ModelVersion
 from trading_core.storage.artifacts import ArtifactStore
 from trading_core.training.fit import FitResult
-from trading_core.training.progress import history_csv
 
 LIBRARIES = ("torch", "numpy", "polars", "lightning", "lightgbm", "safetensors")
 
@@ -48,8 +49,24 @@ def fit_and_register(ws: Workspace, request: TrainRequest, now: datetime) -> Mod
     # Stamped with the request's time: trained again, the same request gives the same bundle to the last byte, so that a
     # version that cites it by its digest stays readable.
     digest = save_bundle(ws.store, prefix, fitted.module, card, request.requested_at)
-    made = _register(ws, request, model, card, fitted, prefix, digest, now)
+    horizons = judged(prepared, fitted, after)
+    page = model_report(gather(request, model, card, prepared, fitted, after, horizons))
+    report = report_path(ws, request.hash())
+    ws.store.write_bytes(report, page)
+    metrics = metrics_of(fitted, horizons)
+    run_id = ws.registry().log_run(
+        ws.market.id,
+        f"{request.model_name} {request.hash()[:8]}",
+        params=params_of(request, model, card, fitted),
+        metrics=metrics,
+        curves=curves_of(fitted.history),
+        files=files_of(request, fitted, after, model.horizons, page, ws.store, prefix),
+        tags={REQUEST_TAG: request.hash(), "market": ws.market.id, "model": model.model},
+    )
+    made = _register(ws, request, card, run_id, prefix, digest, metrics)
+    _record_trial(ws, request, card, metrics, run_id, now)
     checkpoints.clear()
+    print(f"Report: {ws.store.uri(report)}")
     return made
 
 
@@ -116,43 +133,15 @@ def _card(
 def _register(
     ws: Workspace,
     request: TrainRequest,
-    model: ModelConfig,
     card: ModelCard,
-    fitted: FitResult,
+    run_id: str,
     prefix: str,
     digest: str,
-    now: datetime,
+    metrics: dict[str, float],
 ) -> ModelRef:
-    metrics = _metrics(model, fitted)
-    registry = ws.registry()
-    run_id = registry.log_run(
-        ws.market.id,
-        f"{request.model_name} {request.hash()[:8]}",
-        params=_params(request, model, card, fitted),
-        metrics=metrics,
-        curves={
-            "train_loss": [record.train_loss for record in fitted.history],
-            "validation_loss": [record.val_loss for record in fitted.history],
-            "validation_rank_ic": [record.val_rank_ic for record in fitted.history],
-            "learning_rate": [record.learning_rate for record in fitted.history],
-        },
-        files={
-            "request.json": config.canonical_json(request).encode(),
-            "history.csv": history_csv(fitted.history).encode(),
-            "bundle/config.json": ws.store.read_bytes(f"{prefix}/config.json"),
-            "bundle/weights.safetensors": ws.store.read_bytes(f"{prefix}/weights.safetensors"),
-            "bundle/MANIFEST.json": ws.store.read_bytes(f"{prefix}/MANIFEST.json"),
-        },
-        tags={REQUEST_TAG: request.hash(), "market": ws.market.id, "model": model.model},
-    )
     tags = {REQUEST_TAG: request.hash(), "config": request.model_name, "config_hash": card.config_hash}
     bundle = prefix  # relative to the store, which may be moved
-    version = registry.register(ws.market.id, run_id, request.model_name, bundle, digest, card.cutoff, tags)
-    _record_trial(ws, request, card, metrics, run_id, now)
-    return _reference(version, metrics)
-
-
-def _reference(version: ModelVersion, metrics: dict[str, float]) -> ModelRef:
+    version = ws.registry().register(ws.market.id, run_id, request.model_name, bundle, digest, card.cutoff, tags)
     return ModelRef(
         market=version.market,
         model=version.model,
@@ -162,40 +151,9 @@ def _reference(version: ModelVersion, metrics: dict[str, float]) -> ModelRef:
         cutoff=version.cutoff,
         aliases=version.aliases,
         reused=False,
-        metrics=metrics,
+        metrics=headline(metrics),
+        report=report_path(ws, request.hash()),
     )
-
-
-def _metrics(model: ModelConfig, fitted: FitResult) -> dict[str, float]:
-    """Validation skill per horizon, plus how long the training took."""
-    found = {"training_seconds": fitted.seconds, "best_epoch": float(fitted.best_epoch)}
-    for horizon, skill in zip(model.horizons, fitted.skill, strict=True):
-        for name in ("mean_ic", "mean_rank_ic", "rank_icir", "pinball", "coverage_90", "brier", "roc_auc"):
-            found[f"validation_{name}_h{horizon}"] = float(getattr(skill, name))
-    return {name: value for name, value in found.items() if np.isfinite(value)}
-
-
-def _params(
-    request: TrainRequest, model: ModelConfig, card: ModelCard, fitted: FitResult
-) -> dict[str, str | int | float | bool | None]:
-    return {
-        "config": request.model_name,
-        "model": model.model,
-        "features": ",".join(model.features),
-        "horizons": ",".join(map(str, model.horizons)),
-        "encoder_length": model.encoder_length,
-        "target_scale": model.target_scale,
-        "seed": model.seed,
-        "cutoff": str(card.cutoff),
-        "train": f"{card.train_start} .. {card.train_end}",
-        "validation": f"{card.validation_start} .. {card.validation_end}",
-        "config_hash": card.config_hash,
-        "code_version": card.code_version,
-        "device": fitted.device,
-        **{f"architecture.{key}": value for key, value in card.architecture.items()},
-        **{f"training.{key}": str(value) for key, value in model.training.items()},
-        **{f"table.{key}": value for key, value in request.versions.items()},
-    }
 
 
 def _record_trial(

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _MARGIN = 0.02  # of the unit square, around what is drawn
+_THINNEST = 0.005  # of the drawn stretch: the width of the thinnest bar
 
 
 def reliability_figure(tables: Mapping[str, Reliability]) -> Figure:
     """The share of outcomes 1 over the mean probability of each bin, beside the diagonal of a calibrated forecast; below,
-    how many of the rows each bin holds. tables: by name, such as "raw" and "calibrated"; at least one with a bin.
+    where the rows lie: the area of a bin's bar is its share of them, whether bins are of equal width or of equal mass.
+    tables: by name, such as "raw" and "calibrated"; at least one with a bin.
 
     Both axes show the stretch of [0, 1] that the bins take: p_up hardly leaves the middle.
     Errors: InvalidConfigError when there is no bin.
@@ -31,7 +33,7 @@ def reliability_figure(tables: Mapping[str, Reliability]) -> Figure:
     if not len(drawn):
         raise InvalidConfigError("The reliability diagram", ["no bin to draw: give a table with rows"])
     low, high = max(float(drawn.min()) - _MARGIN, 0.0), min(float(drawn.max()) + _MARGIN, 1.0)
-    figure = stacked_figure(("share that came true", "share of rows"), (3.0, 1.0))
+    figure = stacked_figure(("share that came true", "density"), (3.0, 1.0))
     figure.add_scatter(
         x=[low, high], y=[low, high], name="perfect", mode="lines", hoverinfo="skip",
         line={"color": BENCHMARK_COLOURS[0], "width": 1.6, "dash": "dash"},
@@ -39,15 +41,22 @@ def reliability_figure(tables: Mapping[str, Reliability]) -> Figure:
     for k, (name, table) in enumerate(tables.items()):
         colour = STRATEGY_COLOURS[k % len(STRATEGY_COLOURS)]
         shares = table.count / max(int(table.count.sum()), 1)
+        widths = np.maximum(table.high - table.low, _THINNEST * (high - low))  # a bin of one probability has none
         figure.add_scatter(
             x=table.probability, y=table.frequency, name=html.escape(name), mode="lines+markers", customdata=table.count,
             line={"color": colour, "width": 2.2}, hovertemplate="%{x:.3f} said, %{y:.3f} came, %{customdata} rows",
         )  # fmt: skip
         figure.add_bar(
-            x=table.probability, y=shares, name=html.escape(name), yaxis=y_axis(1), showlegend=False,
-            marker={"color": colour, "opacity": 0.55, "line": {"width": 0}}, hovertemplate="%{y:.1%} of rows",
+            x=(table.low + table.high) / 2.0, y=shares / widths, width=widths, customdata=shares, yaxis=y_axis(1),
+            name=html.escape(name), showlegend=False, hovertemplate="%{customdata:.1%} of rows",
+            marker={"color": colour, "opacity": 0.5, "line": {"width": 0}},
         )  # fmt: skip
-    figure.update_layout(hovermode="closest", yaxis={"range": [low, high]}, yaxis2={"tickformat": ".0%", "nticks": 3})
+    figure.update_layout(
+        hovermode="closest",
+        barmode="overlay",
+        yaxis={"range": [low, high]},
+        yaxis2={"showticklabels": False, "nticks": 3},
+    )
     figure.update_xaxes(range=[low, high], title={"text": "probability", "standoff": 8, "font": {"size": 12}})
     return figure
 
@@ -71,9 +80,9 @@ def threshold_figure(threshold: FloatArray, curves: Mapping[str, FloatArray], ch
         line={"color": BENCHMARK_COLOURS[1], "width": 1.6, "dash": "dot"},
     )  # fmt: skip
     figure.add_annotation(
-        text=f"chosen: {chosen:.4g}", x=chosen, xref="x", y=1.0, yref="paper", xanchor="left", yanchor="top",
+        text=f"chosen: {chosen:.4g}", x=chosen, xref="x", y=1.0, yref="paper", xanchor="auto", yanchor="bottom",
         showarrow=False, font={"size": 12},
     )  # fmt: skip
-    figure.update_layout(showlegend=False, margin_t=12)
+    figure.update_layout(showlegend=False, margin_t=26)
     figure.update_xaxes(title={"text": "threshold on p_up", "standoff": 8, "font": {"size": 12}})
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -130,6 +131,37 @@ def chart(name: str, figure: Figure, height: int) -> str:
         f'<div class="chart" id="{name}" style="height:{height}px"></div>'
         f'<script type="application/json" data-chart="{name}">{data}</script>'
     )
+
+
+def table(heads: Sequence[tuple[str, str]], rows: str) -> str:
+    """A table that scrolls on its own where it is wide. heads: (name, what it means) of each column; rows: HTML."""
+    head = "".join(f'<th scope="col" title="{escape(title)}">{escape(name)}</th>' for name, title in heads)
+    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def row(name: str, cells: Sequence[str], kind: str = "") -> str:
+    """A row of `table`: its name as text, its cells as HTML; kind: a class of the style sheet."""
+    data = "".join(f"<td>{cell}</td>" for cell in cells)
+    marked = f' class="{kind}"' if kind else ""
+    return f'<tr{marked}><th scope="row">{escape(name)}</th>{data}</tr>'
+
+
+def bullets(sentences: Sequence[str], kind: str = "") -> str:
+    """Texts as a list; empty ones are left out."""
+    marked = f' class="{kind}"' if kind else ""
+    return f"<ul{marked}>" + "".join(f"<li>{escape(item)}</li>" for item in sentences if item) + "</ul>"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """1.234 -> "1.23"; a dash where there is no number."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus before a zero
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """0.1234 -> "12.3 %"; a dash where there is no number."""
+    return f"{number(100.0 * value, digits)}\u00a0%" if math.isfinite(value) else "–"
 
 
 def escape(text: object) -> str:

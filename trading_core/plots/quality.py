@@ -43,7 +43,7 @@ class QualitySection:
 def quality_section(section: QualitySection) -> str:
     """The section as HTML; every text is escaped."""
     parts = [_checks(section.checks), _held(section.held)]
-    parts.append("<ul>" + "".join(f"<li>{page.escape(note)}</li>" for note in section.notes) + "</ul>")
+    parts.append(page.bullets(section.notes))
     return page.section("Quality of the bars", "".join(parts), page.escape(_lead(section)))
 
 
@@ -56,20 +56,20 @@ def _checks(checks: tuple[CheckRow, ...]) -> str:
         f"<td>{c.waiting:,}</td></tr>"
         for c in checks
     )
-    return _table("".join(f'<th scope="col" title="{title}">{name}</th>' for name, title in heads), rows)
+    return page.table(heads, rows)
 
 
 def _held(held: tuple[HeldRow, ...]) -> str:
     if not held:
         return ""
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("", "Session", "Check", ""))
+    heads = [(name, "") for name in ("", "Session", "Check", "")]
     rows = "".join(
         f'<tr><th scope="row">{page.escape(row.symbol)}</th><td>{row.session}</td><td>{page.escape(row.check)}</td>'
         f'<td class="note">{page.escape(row.reason)}</td></tr>'
         for row in held[:LISTED]
     )
     more = f"<p>and {len(held) - LISTED} more</p>" if len(held) > LISTED else ""
-    return "<h3>Waiting for an answer (trading quality resolve)</h3>" + _table(head, rows) + more
+    return "<h3>Waiting for an answer (trading quality resolve)</h3>" + page.table(heads, rows) + more
 
 
 def _lead(section: QualitySection) -> str:
@@ -77,7 +77,3 @@ def _lead(section: QualitySection) -> str:
     if aside == 0:
         return f"The quality gate has set none of {section.bars:,} bars aside."
     return f"Of {section.bars + aside:,} bars the quality gate has set {aside:,} aside, each on the session named."
-
-
-def _table(head: str, rows: str) -> str:
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'

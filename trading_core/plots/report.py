@@ -155,7 +155,7 @@ def _verdict(report: EvaluationReport, strategies: Sequence[StrategyReport]) -> 
         items.append(verdict.skill_sentence(series.horizon, mean, t, len(known)))
     p_values = [s.test.p_value for s in strategies if not s.benchmark and math.isfinite(s.test.p_value)]
     items.append(verdict.trials_sentence(report.trials, min(p_values, default=math.nan)))
-    return '<ul class="verdict">' + "".join(f"<li>{page.escape(item)}</li>" for item in items if item) + "</ul>"
+    return page.bullets(items, "verdict")
 
 
 def _table(strategies: Sequence[StrategyReport], report: EvaluationReport) -> str:
@@ -177,29 +177,27 @@ def _table(strategies: Sequence[StrategyReport], report: EvaluationReport) -> st
         ("p (active)", f"one-sided: it does no better than {report.benchmark}"),
         ("Beta", f"against {report.benchmark}"),
     )
-    head = "".join(f'<th scope="col" title="{page.escape(title)}">{page.escape(name)}</th>' for name, title in heads)
-    rows = "".join(_table_row(s) for s in strategies)
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return page.table(heads, "".join(_table_row(s) for s in strategies))
 
 
 def _table_row(s: StrategyReport) -> str:
     m = s.summary
     cells = [
-        _percent(m.total_return),
-        _percent(m.cagr),
-        _percent(m.volatility_annual),
-        f'{_number(m.sharpe_annual)} <span class="dim">± {_number(s.test.standard_error_annual)}</span>',
-        _number(s.test.p_value, 3),
-        _number(m.sortino_annual),
-        f'<span title="{page.escape(_drawdown_dates(s))}">{_percent(m.max_drawdown)}</span>',
-        _number(m.calmar),
-        _percent(m.hit_ratio),
-        _number(m.turnover_annual, 1) + "×",
-        _percent(s.costs_paid / float(s.equity[0]), 2),
+        page.percent(m.total_return),
+        page.percent(m.cagr),
+        page.percent(m.volatility_annual),
+        f'{page.number(m.sharpe_annual)} <span class="dim">± {page.number(s.test.standard_error_annual)}</span>',
+        page.number(s.test.p_value, 3),
+        page.number(m.sortino_annual),
+        f'<span title="{page.escape(_drawdown_dates(s))}">{page.percent(m.max_drawdown)}</span>',
+        page.number(m.calmar),
+        page.percent(m.hit_ratio),
+        page.number(m.turnover_annual, 1) + "×",
+        page.percent(s.costs_paid / float(s.equity[0]), 2),
         f"{s.trades:,}",
-        _number(m.information_ratio),
-        _number(s.active_test.p_value if s.active_test else math.nan, 3),
-        _number(m.beta),
+        page.number(m.information_ratio),
+        page.number(s.active_test.p_value if s.active_test else math.nan, 3),
+        page.number(m.beta),
     ]
     tag = ' <span class="tag">benchmark</span>' if s.benchmark else ""
     kind = ' class="benchmark"' if s.benchmark else ""
@@ -221,13 +219,11 @@ def _forecasts(report: EvaluationReport) -> str:
         parts.append(title + page.chart(f"ic{series.horizon}", ic_figure(series.sessions, series.ic), 280))
     if report.skill:
         rows = "".join(
-            f'<tr><th scope="row">{page.escape(r.metric)}</th><td>{r.horizon}</td><td>{_number(r.value, 4)}</td>'
-            f'<td>{_number(r.no_skill, 4)}</td><td class="note">{page.escape(r.note)}</td></tr>'
+            f'<tr><th scope="row">{page.escape(r.metric)}</th><td>{r.horizon}</td><td>{page.number(r.value, 4)}</td>'
+            f'<td>{page.number(r.no_skill, 4)}</td><td class="note">{page.escape(r.note)}</td></tr>'
             for r in report.skill
         )
-        head = "".join(f'<th scope="col">{t}</th>' for t in ("", "Horizon", "Value", "No skill", ""))
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        parts.append(f'<div class="scroll" tabindex="0">{table}</div>')
+        parts.append(page.table([(name, "") for name in ("", "Horizon", "Value", "No skill", "")], rows))
     if not parts:
         return ""
     lead = "Rank IC: Spearman's correlation of forecast and outcome over the symbols of a session; 0 is no skill."
@@ -241,12 +237,4 @@ def _limits(report: EvaluationReport) -> str:
         f"{math.sqrt(report.sessions_per_year / max(sessions, 1)):.1f}: only large differences can be told from luck.",
         "Fills are assumed at the opening price plus the stated costs, without market impact or partial fills.",
     )
-    return "<ul>" + "".join(f"<li>{page.escape(note)}</li>" for note in (*report.notes, *standing)) + "</ul>"
-
-
-def _number(value: float, digits: int = 2) -> str:
-    return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
-
-
-def _percent(value: float, digits: int = 1) -> str:
-    return f"{value * 100:.{digits}f}{verdict.NBSP}%".replace("-", "−") if math.isfinite(value) else "–"
+    return page.bullets((*report.notes, *standing))

@@ -6,6 +6,8 @@ import html
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from trading_core.errors import InvalidConfigError
 from trading_core.plots.figures import BENCHMARK_COLOURS, STRATEGY_COLOURS, stacked_figure, y_axis
 from trading_core.schema import FloatArray
@@ -44,9 +46,11 @@ def training_figure(
                 hovertemplate="%{y:.4g}",
             )  # fmt: skip
             colour += 1
-    figure.update_layout(
-        {f"yaxis{len(groups)}" if len(groups) > 1 else "yaxis": {"type": "log", "exponentformat": "e"}}
-    )
+    # The ends say all: a logarithmic axis of half a decade would have one tick, and of one rate a dozen.
+    known = learning_rate[np.isfinite(learning_rate) & (learning_rate > 0.0)]
+    ticks = sorted({float(known.min()), float(known.max())}) if len(known) else []
+    rates = {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:.3g}" for tick in ticks]}
+    figure.update_layout({f"yaxis{len(groups)}" if len(groups) > 1 else "yaxis": rates})
     figure.update_xaxes(
         title={"text": "epoch", "standoff": 8, "font": {"size": 12}}, dtick=max(1, n // 10), zeroline=False
     )

@@ -79,5 +79,23 @@ def skill_sentence(horizon: int, mean_ic: float, t_statistic: float, sessions: i
     )
 
 
+def direction_sentence(
+    horizon: int, brier: float, reference_brier: float, share: float, t_statistic: float, sessions: int
+) -> str:
+    """Whether probabilities of a rise say more than the share of rises that was known beforehand."""
+    unit = "session" if horizon == 1 else "sessions"
+    if not math.isfinite(t_statistic):
+        return (
+            f"The probabilities of a rise over {horizon} {unit} cannot be judged: {sessions} sessions, or no variation."
+        )
+    judged = "came closer to what happened than" if t_statistic > 1.96 else "cannot be told from"
+    judged = "were further from what happened than" if t_statistic < -1.96 else judged
+    return (
+        f"The probabilities of a rise over {horizon} {unit}, before calibration, {judged} always saying "
+        f"{percent(share)}, the share of rises in training: Brier score {brier:.4f} beside {reference_brier:.4f}, "
+        f"t{NBSP}={NBSP}{_signed(t_statistic, 1)}."
+    )
+
+
 def _signed(value: float, digits: int = 2) -> str:
-    return f"{value:.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus before a zero

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import fcntl
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +75,8 @@ class Registry:
     ) -> str:
         """Logs one finished run into the market's experiment and returns its id.
 
-        curves: a metric's value per epoch, from epoch 1. files: artifacts by path, "/"-separated.
+        curves: a metric's value per epoch, from epoch 1. Numbers that are not finite are left out, of metrics and curves.
+        files: artifacts by path, "/"-separated.
         """
         from mlflow.entities import Metric, Param
 
@@ -89,6 +91,7 @@ class Registry:
                 for key, values in curves.items()
                 for epoch, value in enumerate(values, start=1)
             ]
+            points = [point for point in points if math.isfinite(point.value)]
             values = [Param(key, str(value)) for key, value in params.items()]
             for start in range(0, len(values), 100):  # MLflow's limits per request
                 client.log_batch(run_id, params=values[start : start + 100])
