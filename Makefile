@@ -19,7 +19,7 @@ STAMP := $(VENV)/.installed
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo
-	@echo "make run MARKET=path/to/bars.parquet   MODEL=tft|lstm|linear   STRATEGY=top10   SESSIONS=5"
+	@echo "make run MARKET=path/to/bars.parquet   MODEL=tft|lstm|zoo/gru   STRATEGY=top10   SESSIONS=5"
 	@echo "make run MARKET=yahoo SYMBOLS=AAPL,MSFT,NVDA     (or MARKET=alpaca, with keys)"
 	@echo "make run MARKET=btc.csv CALENDAR=24/7            (a market that never closes)"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CHROMIUM = Path(os.environ.get("CHROMIUM") or "/usr/bin/chromium")
 FIELDS = {
     "Market": "Scopes tables, models and accounts.",
-    "Model": "A file of configs/models.",
+    "Model": "A file of configs/models, or of configs/zoo.",
     "Where to train": "gpu_queue: a worker on queue 'gpu'",
     "First session the model must not know": "Every label it uses was known before this session.",
     "Seed": "Default: the config's.",

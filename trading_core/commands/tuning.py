@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Clock = Callable[[], datetime]
 Pruner = Literal["median", "halving", "none"]
-Model = Annotated[str, typer.Option(help="A file of configs/models.")]
+Model = Annotated[str, typer.Option(help="A file of configs/models, or of configs/zoo: zoo/gru.")]
 
 
 def add_tuning(app: typer.Typer, now: Clock) -> None:
