@@ -132,6 +132,15 @@ def test_the_reference_is_the_share_of_rises_that_training_knew(learned: Learned
     assert np.sign(against.t_stat) == np.sign(gain.mean())
 
 
+def test_saying_the_share_itself_is_neither_better_nor_worse_than_saying_it(learned: Learned) -> None:
+    """To float32: a t statistic of the roundings would be significant."""
+    share = float((learned.prepared.train.y[:, 0] > 0.0).mean())
+    raw = np.full_like(learned.after.raw_p_up, np.float32(share))
+    report = judged(learned.prepared, learned.fitted, replace(learned.after, raw_p_up=raw))[0]
+    assert math.isnan(report.against_share.t_stat)
+    assert report.against_share.brier == pytest.approx(report.against_share.reference, abs=1e-6)
+
+
 @pytest.mark.parametrize("h", [0, 1])
 def test_coverage_is_counted_by_thirds_of_the_volatility(learned: Learned, h: int) -> None:
     label, _ = outcomes(learned, h)

@@ -285,11 +285,14 @@ def test_texts_are_escaped() -> None:
 
 
 def test_the_direction_is_told_in_words() -> None:
-    def said(t: float) -> str:
-        return verdict.direction_sentence(1, 0.25, 0.24, 0.5, t, 60).replace(verdict.NBSP, " ")
+    def said(t: float, brier: float = 0.25) -> str:
+        return verdict.direction_sentence(1, brier, 0.24, 0.5, t, 60).replace(verdict.NBSP, " ")
 
     assert "cannot be told from always saying 50.0 %" in said(1.9)
     assert "were further from what happened than always saying" in said(-2.0)
     assert "came closer to what happened than always saying" in said(2.0)
     assert "t = 0.0." in said(-0.01)
-    assert "cannot be judged: 60 sessions" in said(NAN)
+    assert (
+        said(NAN, 0.24) == "The probability of a rise over 1 session is always 50.0 %, the share of rises in training."
+    )
+    assert "cannot be judged: too few sessions (60)" in said(NAN)

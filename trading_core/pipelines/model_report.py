@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
@@ -38,6 +39,7 @@ from trading_core.training.validate import returns_of
 
 SAMPLES = 2048  # windows that are looked into: enough for means to three digits
 SAMPLES_AT_ONCE = 512
+SAME = 1e-6  # probabilities nearer to each other than float32 outputs can tell
 FAN_SESSIONS = 60  # of the past, beside the forecast
 USAGE = "expert_usage/"  # the figures `expert_usage/h<horizon>/e<expert>` of a mixture of experts
 _OBJECTIVES = {"f1": "F1", "net_sharpe_annual": "net Sharpe"}
@@ -142,7 +144,8 @@ def _against_share(prepared: Prepared, raw: FloatArray, up: FloatArray, h: int) 
     errors, reference = (raw - up) ** 2, (share - up) ** 2
     _, session = np.unique(prepared.validation.columns, return_inverse=True)
     gain = np.bincount(session, reference - errors) / np.bincount(session)  # [N] -> one per session
-    t_stat = newey_west_t(gain, prepared.spec.horizons[h] - 1)
+    same = np.abs(raw - share).max() < SAME  # what remains are roundings, and a t statistic of them would say something
+    t_stat = math.nan if same else newey_west_t(gain, prepared.spec.horizons[h] - 1)
     return AgainstShare(share, float(errors.mean()), float(reference.mean()), t_stat, len(gain))
 
 

@@ -84,10 +84,10 @@ def direction_sentence(
 ) -> str:
     """Whether probabilities of a rise say more than the share of rises that was known beforehand."""
     unit = "session" if horizon == 1 else "sessions"
+    if not math.isfinite(t_statistic) and abs(brier - reference_brier) < 1e-6:
+        return f"The probability of a rise over {horizon} {unit} is always {percent(share)}, the share of rises in training."
     if not math.isfinite(t_statistic):
-        return (
-            f"The probabilities of a rise over {horizon} {unit} cannot be judged: {sessions} sessions, or no variation."
-        )
+        return f"The probabilities of a rise over {horizon} {unit} cannot be judged: too few sessions ({sessions})."
     judged = "came closer to what happened than" if t_statistic > 1.96 else "cannot be told from"
     judged = "were further from what happened than" if t_statistic < -1.96 else judged
     return (
