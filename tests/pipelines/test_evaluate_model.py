@@ -103,6 +103,17 @@ def test_a_version_is_named_by_alias_number_name_or_config(ws: Workspace, tmp_pa
             choose_version(ws, model, other)
 
 
+def test_a_config_of_the_zoo_is_trained_and_judged_by_its_name(ws: Workspace) -> None:
+    """Its name has a slash, which paths of bundles, tags and references have to bear."""
+    request = train.prepare(ws, model="zoo/base_rate", test_start=None, now=NOW)
+    made = train.run(request.request_uri, ws.settings, NOW)
+    assert (made.model, made.version) == ("zoo/base_rate", 2)
+    assert train.run(request.request_uri, ws.settings, NOW).reused
+    found = judged(ws, "zoo/base_rate@challenger", given=config.load_model("zoo/base_rate"))
+    assert found.computed > 0
+    assert [row.roc_auc for row in found.horizons] == [0.5, 0.5]  # it says the same of every symbol and session
+
+
 def test_the_command_prints_a_row_for_each_horizon(
     ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     refused: Callable[..., str],
