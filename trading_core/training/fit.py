@@ -231,6 +231,7 @@ def _batches(windows: WindowSet) -> Batches:
 
 def _solve(network: nn.Module, solve: FitClosedForm, problem: Problem, watch: Watch) -> None:
     """A closed form is one epoch."""
+    watch.epochs = 1
     watch.start_epoch()
     try:
         solve(network, _batches(problem.train), _batches(problem.validation))

@@ -30,10 +30,14 @@ class EpochRecord:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
-def best_epoch(history: Sequence[EpochRecord]) -> int:
+def best_record(history: Sequence[EpochRecord]) -> EpochRecord:
     """The epoch of one network whose weights are kept: the first of the highest monitored value; NaN is never better."""
-    ranked = [-math.inf if math.isnan(record.monitored) else record.monitored for record in history]
-    return history[ranked.index(max(ranked))].epoch
+    return max(history, key=lambda record: -math.inf if math.isnan(record.monitored) else record.monitored)
+
+
+def best_epoch(history: Sequence[EpochRecord]) -> int:
+    """The number of `best_record`."""
+    return best_record(history).epoch
 
 
 def epoch_line(record: EpochRecord, epochs: int, members: int = 1) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from trading_core.errors import TrainingFailedError
 from trading_core.training.fit import FitResult
-from trading_core.training.progress import EpochRecord
+from trading_core.training.progress import EpochRecord, best_record
 from trading_core.training.tune import Measured, PrunedError, Report
 from trading_core.training.watch import OnProgress
 
@@ -31,18 +31,13 @@ def measure(fit: Callable[[OnProgress], FitResult], epochs: int, report: Report)
     try:
         fitted = fit(on_progress)
     except PrunedError:
-        best = _best(history)
+        best = best_record(history)
         return Measured(best.monitored, pruned=True, facts=_facts(history, best.val_rank_ic))
     except torch.OutOfMemoryError as error:
         raise TrainingFailedError(str(error).splitlines()[0]) from error
-    return Measured(_best(history).monitored, facts=_facts(history, fitted.skill[0].mean_rank_ic))
-
-
-def _best(history: Sequence[EpochRecord]) -> EpochRecord:
-    """The epoch whose weights are kept: the first of the highest value; NaN is never better."""
-    return max(history, key=lambda record: -math.inf if math.isnan(record.monitored) else record.monitored)
+    return Measured(best_record(history).monitored, facts=_facts(history, fitted.skill[0].mean_rank_ic))
 
 
 def _facts(history: Sequence[EpochRecord], rank_ic: float) -> dict[str, float | int | None]:
     known = float(rank_ic) if math.isfinite(rank_ic) else None
-    return {"rank_ic": known, "epochs": len(history), "best_epoch": _best(history).epoch}
+    return {"rank_ic": known, "epochs": len(history), "best_epoch": best_record(history).epoch}

@@ -35,6 +35,7 @@ class Watch:
     ) -> None:
         self.spec, self.validation, self.config, self.objective = spec, validation, config, objective
         self.on_progress, self.member, self.members = on_progress, member, members
+        self.epochs = config.epochs
         self.history: list[EpochRecord] = []
         self.best_epoch, self.best_value = 0, -math.inf
         self.best_weights: dict[str, Tensor] = {}
@@ -86,10 +87,10 @@ class Watch:
         limit = self.config.max_minutes
         late = limit is not None and self.seconds > 60.0 * limit
         done = len(self.history)
-        return done >= self.config.epochs or late or done - self.best_epoch >= self.config.patience
+        return done >= self.epochs or late or done - self.best_epoch >= self.config.patience
 
     def _tell(self, record: EpochRecord) -> None:
         if self.on_progress is not None:
             self.on_progress(record)
         else:
-            print(epoch_line(record, self.config.epochs, self.members), flush=True)
+            print(epoch_line(record, self.epochs, self.members), flush=True)
