@@ -202,7 +202,7 @@ def test_the_same_seed_gives_the_same_bits(name: str, config: Any, fitted: FitRe
     again = fresh(name, config)
     assert same_state(fitted.module, again.module)
     assert [r.val_loss for r in again.history] == [r.val_loss for r in fitted.history]
-    assert again.platt == fitted.platt
+    assert again.calibration == fitted.calibration
 
 
 def test_another_seed_gives_other_weights_where_seeds_matter(name: str, config: Any, fitted: FitResult) -> None:
