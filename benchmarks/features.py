@@ -23,7 +23,7 @@ from pathlib import Path
 import polars as pl
 
 from benchmarks import panels, processes, streaming
-from benchmarks.peers import qlib_environment, qlib_store
+from benchmarks.peers import environment, qlib_store
 
 SYMBOLS, SESSIONS = 500, 2_520
 RUNS = 3
@@ -89,7 +89,7 @@ def peers(choice: str | None) -> None:
     """Prints a table per panel."""
     walk = f"seeded random walk, {SYMBOLS} symbols x {SESSIONS:,} sessions"
     sets = {"walk": (walk, lambda: panels.random_walk(SYMBOLS, SESSIONS)), "real": ("real panel", panels.real_panel)}
-    python = qlib_environment.qlib_python()
+    python = environment.peer_python("qlib")
     for name, (label, load) in sets.items():
         if choice not in (None, name):
             continue

@@ -46,8 +46,8 @@ class Reference(nn.Module):
                 # What is known of the future comes first; each part reads its own columns only.
                 "encoder_cont": torch.cat((x.new_zeros(batch, encoder, future.shape[2]), x), dim=-1),
                 "decoder_cont": torch.cat((future, x.new_zeros(batch, steps, channels)), dim=-1),
-                "encoder_lengths": torch.full((batch,), encoder),
-                "decoder_lengths": torch.full((batch,), steps),
+                "encoder_lengths": torch.full((batch,), encoder, device=x.device),
+                "decoder_lengths": torch.full((batch,), steps, device=x.device),
                 "target_scale": x.new_tensor((0.0, 1.0)).expand(batch, 2),
             }
         )

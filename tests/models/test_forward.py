@@ -31,9 +31,9 @@ def by_windows(module: nn.Module, samples: WindowSet) -> np.ndarray:
 @pytest.fixture(params=["one block", "blocks", "many blocks"])
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param != "one block":
-        sessions, rows = (12, 64) if request.param == "blocks" else (1, 1)
+        sessions, rows = (12, 64) if request.param == "blocks" else (3, 20)
         monkeypatch.setattr(forward, "SESSIONS_PER_BLOCK", sessions)
-        monkeypatch.setattr(forward, "ROWS_PER_BLOCK", rows)
+        monkeypatch.setattr(forward, "CPU_ROWS_PER_BLOCK", rows)
     return str(request.param)
 
 
@@ -56,7 +56,7 @@ def test_a_sample_does_not_depend_on_the_others(blocks: str) -> None:
 def test_blocks_hold_a_bounded_part_of_the_panel(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many samples there are: twice the sessions make more blocks, not larger ones."""
     monkeypatch.setattr(forward, "SESSIONS_PER_BLOCK", 10)
-    monkeypatch.setattr(forward, "ROWS_PER_BLOCK", 60)
+    monkeypatch.setattr(forward, "CPU_ROWS_PER_BLOCK", 60)
     module = network()
     shapes: list[tuple[int, ...]] = []
     inner = module.forward_panel

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from trading_core.schema import Float32Array, IntArray
 
 WINDOWS_PER_BATCH = 4096
-# Rows of the panel in one block; what a block needs does not grow with the number of samples.
-ROWS_PER_BLOCK, SESSIONS_PER_BLOCK = 2**16, 1024
+# A block's rows of the panel: what is held at once does not grow with the number of samples.
+CPU_ROWS_PER_BLOCK, GPU_ROWS_PER_BLOCK, SESSIONS_PER_BLOCK = 2**14, 2**18, 1024
 
 
 class PanelSamples(NamedTuple):
@@ -129,7 +129,7 @@ def _forward_in_blocks(module: PanelForward, samples: Samples) -> Float32Array:
     module.eval()
     output = np.zeros((0, 0, 0), dtype=np.float32)
     with torch.inference_mode():
-        for rows in _blocks(samples.symbol, samples.columns, length):
+        for rows in _blocks(samples.symbol, samples.columns, length, device):
             places = samples.symbol[rows], samples.columns[rows]
             block = panel_samples(samples.scaled.channels, samples.static_codes, *places, length)
             part = module.forward_panel(*(tensor.to(device) for tensor in block)).cpu().numpy()
@@ -139,13 +139,14 @@ def _forward_in_blocks(module: PanelForward, samples: Samples) -> Float32Array:
     return output
 
 
-def _blocks(symbol: IntArray, column: IntArray, length: int) -> Iterator[IntArray]:
-    """The samples in blocks of neighbouring symbols and sessions, whose windows cover about ROWS_PER_BLOCK rows or fewer."""
+def _blocks(symbol: IntArray, column: IntArray, length: int, device: torch.device) -> Iterator[IntArray]:
+    """The samples in blocks of neighbouring symbols and sessions that cover so many rows or fewer, or one symbol's."""
     if not len(symbol):
         return
     first = int(column.min())
     sessions = min(int(column.max()) - first + 1, SESSIONS_PER_BLOCK)
-    symbols = max(1, ROWS_PER_BLOCK // (sessions + length - 1))
+    rows = CPU_ROWS_PER_BLOCK if device.type == "cpu" else GPU_ROWS_PER_BLOCK
+    symbols = max(1, rows // (sessions + length - 1))
     # Blocks in the order of their first session, then symbol.
     block = (column - first) // sessions * (int(symbol.max()) // symbols + 1) + symbol // symbols
     order = np.argsort(block, kind="stable")

@@ -126,12 +126,13 @@ class TFTModel(nn.Module):
         table = self._table(channels, known, covered, contexts.selection)  # [R,D]
         step = torch.arange(self.encoder_length, device=column.device)
         size = rows_at_once(symbol.device, self.hidden_size * (self.encoder_length + len(self.horizon_input)))
-        raw = []
+        outputs = []
         for part in torch.arange(len(symbol), device=symbol.device).tensor_split(max(1, round(len(symbol) / size))):
             past = nn.functional.embedding(first[part].unsqueeze(1) + step, table)  # [b,E] -> [b,E,D]
             last = channels[symbol[part], column[part]]  # [b,C]
-            raw.append(self.decode(past, last, Contexts(*(field[position[part]] for field in contexts)))[0])
-        return self.finish(torch.cat(raw))
+            raw = self.decode(past, last, Contexts(*(field[position[part]] for field in contexts)))[0]
+            outputs.append(self.finish(raw))
+        return torch.cat(outputs)  # [B,H,O]
 
     def interpret(self, x: Tensor, static: Tensor) -> Interpretation:
         """What the forecasts of `forward(x [B,E,C], static [B,K])` look at."""
