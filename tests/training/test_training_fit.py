@@ -24,6 +24,7 @@ from trading_core.training.fit import FitResult, fit
 from trading_core.training.gradient import choose_device
 from trading_core.training.loss import Objective
 from trading_core.training.losses import LossConfig
+from trading_core.training.module import with_unknown
 from trading_core.training.progress import EpochRecord, epoch_line
 from trading_core.training.validate import validation_loss, validation_rank_ic
 
@@ -229,6 +230,28 @@ def test_choose_device_names_one_that_is_there() -> None:
     assert torch.zeros(1, device=choose_device()).device.type == choose_device()
 
 
+# --- names that are not known ------------------------------------------------------------------------------------------
+
+
+def test_a_share_of_the_names_is_hidden_in_training() -> None:
+    torch.manual_seed(0)
+    codes = torch.ones(20_000, 2, dtype=torch.int64)
+    hidden = (with_unknown(codes) == 0).float().mean(dim=0)
+    assert hidden.tolist() == pytest.approx([0.05, 0.05], abs=0.01)
+    assert with_unknown(torch.ones(5, 0, dtype=torch.int64)).shape == (5, 0)
+
+
+@pytest.mark.parametrize("name", ["lstm", "tft"])
+def test_a_name_that_is_not_known_is_learned_and_forecast_among_the_known_ones(name: str) -> None:
+    training = replace(TRAINING, epochs=8, patience=8)
+    fitted = fit(MODELS[name], CONFIGS[name], SPEC, TRAIN, VALIDATION, training, 7, lambda _: None, device="cpu")
+    batch = VALIDATION.gather(np.arange(300))
+    x = torch.from_numpy(batch.x)
+    with torch.no_grad():
+        medians = [float(fitted.module(x, torch.full((300, 1), code)).mean(dim=0)[0, 3]) for code in range(3)]
+    assert abs(medians[0] - (medians[1] + medians[2]) / 2.0) < 0.1  # in volatilities
+
+
 # --- shared rows ------------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +263,7 @@ def tft(training: TrainingConfig, dropout: float) -> FitResult:
 def test_sharing_rows_trains_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without dropout nothing is drawn, and the two ways differ by roundings alone."""
     training = replace(TRAINING, consecutive_dates=True, dates_per_batch=8)
+    monkeypatch.setattr("trading_core.training.module.UNKNOWN_SHARE", 0.0)
     calls = []
     whole = TFTModel.forward_panel
     monkeypatch.setattr(TFTModel, "forward_panel", lambda *a: calls.append(torch.is_grad_enabled()) or whole(*a))

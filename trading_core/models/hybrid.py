@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trading_core.models.blocks import ResidualBlock, SampleEmbedding
 from trading_core.models.bounds import require_between, require_multiple, require_one_of
 from trading_core.models.encoder import EncoderBlock, FeedForward
-from trading_core.models.moe import MixtureOfExperts
+from trading_core.models.moe import MixtureOfExperts, require_choosing
 from trading_core.models.positions import POSITIONS, Positions, position_encoding
 from trading_core.models.search import Choice, Real, SearchSpace, Whole
 from trading_core.schema import InputSpec
@@ -35,7 +35,7 @@ class HybridConfig:
     positions: Positions = "sinusoidal"
     experts: int = 4  # per horizon
     expert_size: int = 16
-    top_k: int = 0  # experts mixed per sample; 0 = all
+    top_k: int = 0  # experts mixed per sample, at least 2; 0 = all
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -48,6 +48,7 @@ class HybridConfig:
         require_between("experts", self.experts, 1, 64)
         require_between("expert_size", self.expert_size, 1, 1024)
         require_between("top_k", self.top_k, 0, self.experts)
+        require_choosing(self.top_k)
         require_between("dropout", self.dropout, 0.0, 0.9)
         require_multiple("hidden_size", self.hidden_size, "attention_heads", self.attention_heads)
 
@@ -61,7 +62,7 @@ SEARCH: SearchSpace = {
     "positions": Choice(POSITIONS),
     "experts": Whole(2, 8),
     "expert_size": Choice((8, 16, 32)),
-    "top_k": Choice((0, 1, 2)),
+    "top_k": Choice((0, 2)),
     "dropout": Real(0.0, 0.5),
 }
 

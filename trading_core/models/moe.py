@@ -76,6 +76,12 @@ class Usage:
         return means
 
 
+def require_choosing(top_k: int) -> None:
+    """ValueError for one expert per sample: its softmax is 1 whatever the gate says, so the gate would learn nothing."""
+    if top_k == 1:
+        raise ValueError("top_k is 1; it must be 0 (all experts) or at least 2, or the gate has no gradient")
+
+
 class MixtureOfExperts(nn.Module):
     """features [B,D] -> [B,H,O], the columns of `spec.targets`; every horizon has its own N experts and its own gate.
 

@@ -133,7 +133,7 @@ def _validated(prepared: Prepared, fitted: FitResult) -> HeldOut:
     windows = prepared.validation
     found = outputs_of(forecast(fitted.module, windows), windows, prepared.spec)
     p_up = np.stack([fit.apply(found.p_up[:, h]) for h, fit in enumerate(fitted.calibration)], axis=1)
-    return HeldOut(windows, found.score, found.quantiles, p_up, returns_of(windows))
+    return HeldOut(windows, found.score, found.quantiles, p_up, found.p_up, returns_of(windows))
 
 
 def _record(ws: Workspace, request: AblateRequest, model: ModelConfig, cell: Cell, digest: str, now: datetime) -> None:

@@ -19,7 +19,7 @@ from trading_core.training.validate import outputs_of
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """Forecasts of the samples of `windows`, N rows. score, p_up (calibrated): [N,H]. quantiles: [N,H,Q].
+    """Forecasts of the samples of `windows`, N rows. score, p_up (calibrated), raw_p_up: [N,H]. quantiles: [N,H,Q].
 
     returns: [N,H] realised log returns, NaN where the panel does not hold them yet.
     """
@@ -28,6 +28,7 @@ class HeldOut:
     score: FloatArray
     quantiles: FloatArray
     p_up: FloatArray
+    raw_p_up: FloatArray
     returns: FloatArray
 
     def skill(self) -> tuple[HorizonSkill, ...]:
@@ -35,7 +36,8 @@ class HeldOut:
         day = self.windows.scaled.panel.sessions[self.windows.columns]
         return tuple(
             horizon_skill(
-                horizon, self.score[:, h], self.quantiles[:, h], self.p_up[:, h], self.returns[:, h], day
+                horizon, self.score[:, h], self.quantiles[:, h], self.p_up[:, h], self.returns[:, h], day,
+                self.raw_p_up[:, h],
             )
             for h, horizon in enumerate(self.windows.spec.horizons)
         )  # fmt: skip
@@ -57,4 +59,4 @@ def held_out(prepared: Prepared, fitted: FitResult, columns: IntArray, panel: Pa
     found = outputs_of(forecast(fitted.module, windows), windows, prepared.spec)
     p_up = np.stack([fit.apply(found.p_up[:, h]) for h, fit in enumerate(fitted.calibration)], axis=1)
     returns = forward_returns(panel.opens, windows.spec.horizons, panel.breaks)[windows.symbol, windows.columns]
-    return HeldOut(windows, found.score, found.quantiles, p_up, returns)
+    return HeldOut(windows, found.score, found.quantiles, p_up, found.p_up, returns)

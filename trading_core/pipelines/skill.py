@@ -11,8 +11,8 @@ import polars as pl
 from trading_core.dataset.labels import forward_returns
 from trading_core.dataset.panel import marked
 from trading_core.market import adjust
-from trading_core.metrics.classification import binary_skill
-from trading_core.metrics.forecasts import summary
+from trading_core.metrics.classification import binary_skill, pr_auc
+from trading_core.metrics.forecasts import roc_auc, summary
 from trading_core.pipelines.refs import Real
 from trading_core.schema import QUANTILES, SESSION, SYMBOL, DateArray, FloatArray
 
@@ -23,7 +23,8 @@ class HorizonSkill:
 
     rows: forecasts whose label is known, of `sessions` sessions. rank_ic (mean over sessions), rank_icir (per session), its
     t (Newey-West, horizon - 1 lags) and pinball: of score and quantiles. accuracy, f1 (of a rise, at p_up >= one half) and
-    what stands up to ece: of the calibrated p_up. coverage_90: of [q05, q95].
+    what stands up to ece: of the calibrated p_up. roc_auc, pr_auc: of the raw probability where it is at hand, because a
+    calibration that finds no slope makes all probabilities equal. coverage_90: of [q05, q95].
     """
 
     horizon: int
@@ -43,14 +44,21 @@ class HorizonSkill:
 
 
 def horizon_skill(
-    horizon: int, score: FloatArray, quantiles: FloatArray, p_up: FloatArray, label: FloatArray, day: DateArray
+    horizon: int,
+    score: FloatArray,
+    quantiles: FloatArray,
+    p_up: FloatArray,
+    label: FloatArray,
+    day: DateArray,
+    raw_p_up: FloatArray | None = None,
 ) -> HorizonSkill:
-    """score, p_up: [N]; quantiles: [N,Q] of `schema.QUANTILES`; label: [N] log returns, NaN where not known; day: [N]."""
+    """score, p_up, raw_p_up: [N]; quantiles: [N,Q] of `schema.QUANTILES`; label: [N] log returns, NaN where not known; day: [N]."""
     known = np.isfinite(label) & np.isfinite(score)
     days, index = np.unique(day[known], return_inverse=True)
     label, p_up = label[known], p_up[known]
     found = summary(score[known], label, index.astype(np.int64), horizon, quantiles[known], QUANTILES, p_up)
-    rise = binary_skill(p_up, (label > 0.0).astype(np.float64))
+    up = (label > 0.0).astype(np.float64)
+    rise, ranked = binary_skill(p_up, up), p_up if raw_p_up is None else raw_p_up[known]
     return HorizonSkill(
         horizon=horizon,
         sessions=len(days),
@@ -58,8 +66,8 @@ def horizon_skill(
         rank_ic=found.mean_rank_ic,
         rank_icir=found.rank_icir,
         rank_ic_t=found.rank_t_stat,
-        roc_auc=rise.roc_auc,
-        pr_auc=rise.pr_auc,
+        roc_auc=roc_auc(ranked, up),
+        pr_auc=pr_auc(ranked, up),
         accuracy=rise.accuracy,
         f1=rise.f1,
         brier=rise.brier,

@@ -31,6 +31,8 @@ from trading_core.storage.artifacts import ArtifactStore, Published
 
 FORMAT_VERSION = 2
 MAX_MEMBERS = 64
+LONGEST_ENCODER, LONGEST_HORIZON = 512, 63  # as in the configuration
+_VOCABULARY = {"symbol": "symbols", "sector": "sectors"}  # static column -> its names in the vocabulary
 WEIGHTS = "weights.safetensors"
 CARD = "config.json"
 Scalar = str | int | float | bool | None
@@ -195,8 +197,7 @@ def _check_card(card: ModelCard, uri: str) -> None:
     for what, given in (("calibrations", card.calibration), ("intervals", card.intervals), *card.thresholds.items()):
         if len(given) != horizons:
             problems.append(f"{len(given)} {what} for {horizons} horizons")
-    if len(card.static) != len(card.spec.static_cardinalities):
-        problems.append(f"{len(card.static)} static columns for {len(card.spec.static_cardinalities)} cardinalities")
+    problems += _spec_problems(card)
     if card.validation_end > card.cutoff or card.train_end > card.cutoff:
         problems.append(f"the cut-off {card.cutoff} lies before decisions that were learned from")
     try:
@@ -211,6 +212,23 @@ def _check_card(card: ModelCard, uri: str) -> None:
         problems.append(f"a calibration cannot be read ({'; '.join(error.problems)})")
     if problems:
         raise BundleError(uri, f"{CARD}: {'; '.join(problems)}")
+
+
+def _spec_problems(card: ModelCard) -> list[str]:
+    """What is wrong with the shapes: a card of a few bytes must not be able to ask for any amount of memory."""
+    spec, problems = card.spec, []
+    if not 1 <= spec.encoder_length <= LONGEST_ENCODER:
+        problems.append(f"encoder_length {spec.encoder_length}; it lies between 1 and {LONGEST_ENCODER}")
+    if list(spec.horizons) != sorted(set(spec.horizons)) or not all(1 <= h <= LONGEST_HORIZON for h in spec.horizons):
+        problems.append(f"horizons {list(spec.horizons)}; they ascend and lie between 1 and {LONGEST_HORIZON}")
+    try:
+        names = json.loads(card.vocabulary)
+        known = tuple(len(names[_VOCABULARY[column]]) + 1 for column in card.static)
+    except (KeyError, TypeError, ValueError):
+        return [*problems, f"the vocabulary does not hold the names of the static columns {list(card.static)}"]
+    if known != spec.static_cardinalities:
+        problems.append(f"cardinalities {list(spec.static_cardinalities)} for a vocabulary of {list(known)}")
+    return problems
 
 
 # --- the module -------------------------------------------------------------------------------------------------------
@@ -233,10 +251,6 @@ def _composed(card: ModelCard, build: Callable[[], nn.Module]) -> nn.Module:
     if card.scope == "symbol":
         column = card.static.index("symbol")
         count = card.spec.static_cardinalities[column]
-        if (
-            count != len(json.loads(card.vocabulary)["symbols"]) + 1
-        ):  # or a card of a few bytes could ask for any memory
-            raise ValueError(f"{count} networks for the symbols of its vocabulary and one for all others")
     first = build()
     if count * card.members > 1 and isinstance(first, HasFiles):
         raise ValueError("a model with files of its own has one network")
@@ -247,7 +261,7 @@ def _composed(card: ModelCard, build: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The state by name, each tensor once: modules may share parameters (the TFT's prescalers)."""
+    """The state by name, each tensor once: modules may share parameters."""
     seen: set[int] = set()
     found = {}
     for name, tensor in module.state_dict(keep_vars=True).items():

@@ -15,6 +15,17 @@ from trading_core.training.loss import Objective
 from trading_core.training.schedule import learning_rate, plateau_reductions
 from trading_core.training.watch import Watch
 
+UNKNOWN_SHARE = 0.05
+
+
+def with_unknown(static: Tensor) -> Tensor:
+    """static [B,K] codes with a share of each column's set to 0, the code of names that the model has not met.
+
+    Every training sample has a name, so without this the embedding of "unknown" would stay as it was drawn, and a new
+    symbol would be ranked by chance.
+    """
+    return static.masked_fill(torch.rand(static.shape, device=static.device) < UNKNOWN_SHARE, 0)
+
 
 class ForecastModule(L.LightningModule):
     """Trains `network` by AdamW. After an epoch, `train_loss()` and `validation_output()` tell how it went.
@@ -47,13 +58,15 @@ class ForecastModule(L.LightningModule):
 
     def _forward(self, batch: Batch) -> Tensor:
         if not self.shares_rows:
-            output: Tensor = self.network(batch.x, batch.static)
+            output: Tensor = self.network(batch.x, with_unknown(batch.static))
             return output
         if not isinstance(self.network, PanelForward):
             raise TypeError(f"{type(self.network).__name__} cannot share the rows of a panel")
         # Only what the batch's windows cover is handed over: what is looked at does not grow with the panel.
         begin, end = int(batch.column.min()) - self.network.encoder_length + 1, int(batch.column.max()) + 1
-        return self.network.forward_panel(self.channels[:, begin:end], self.codes, batch.symbol, batch.column - begin)
+        return self.network.forward_panel(
+            self.channels[:, begin:end], with_unknown(self.codes), batch.symbol, batch.column - begin
+        )
 
     def on_train_epoch_start(self) -> None:
         self._losses.clear()
