@@ -205,6 +205,8 @@ class ModelConfig(_Strict):
     calibration: Literal["platt", "isotonic"] = "platt"  # of the probability of a rise, on the validation part
     scope: Literal["pooled", "symbol"] = "pooled"  # symbol: a network of its own for each symbol, pooled for new ones
     ensemble: Annotated[int, Field(ge=1, le=64)] = 1  # networks trained with seed, seed + 1, ..., averaged
+    # The last label that its options were chosen by (`trading tune` writes it): no session up to it is ever judged.
+    selected_until: date | None = None
     split: SplitConfig = SplitConfig()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
     architecture: dict[str, Any] = Field(default_factory=dict)  # validated by the model's own config class

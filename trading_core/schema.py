@@ -152,6 +152,7 @@ FORECASTS = TableSchema(
         "high_90": pl.Float64,
         # Null where the model has no such target.
         "volatility": pl.Float64,  # of one session's log return, over the horizon
+        # What the network says, not calibrated: its losses may weigh classes differently, and then these do too.
         "p_bear": pl.Float64,  # see Target.CLASSES
         "p_bull": pl.Float64,
         "p_stop": pl.Float64,  # see Target.BARRIER

@@ -146,7 +146,7 @@ def test_target_scale_none_needs_no_volatility_at_inference() -> None:
     )
     assert plain.symbol.tolist() == [0, 1, 2, 3, 4]  # B, listed on column 15, has ten bars but not twenty returns
     assert scaled_target.symbol.tolist() == [0, 2, 3, 4]
-    assert plain.scale.tolist() == [[1.0, 1.0]] * 5
+    np.testing.assert_allclose(plain.scale, [[0.02, 0.02 * 3**0.5]] * 5)  # 2 % a session for all
 
 
 def test_names_a_model_has_not_seen_are_unknown() -> None:

@@ -184,7 +184,8 @@ def test_a_signal_ends_the_training_with_an_error(number: signal.Signals) -> Non
     def interrupt(record: EpochRecord) -> None:
         os.kill(os.getpid(), number)
 
-    with pytest.raises(TrainingFailedError, match=r"interrupted .* No model version was registered"):
+    by = "by SIGTERM" if number == signal.SIGTERM else "from the keyboard"
+    with pytest.raises(TrainingFailedError, match=rf"interrupted {by}.* No model version was registered"):
         lstm(replace(TRAINING, epochs=50, patience=50), interrupt)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 

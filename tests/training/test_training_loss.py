@@ -13,6 +13,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import log_loss, mean_pinball_loss
 from torch.nn import functional
 
+from trading_core.errors import InvalidConfigError
 from trading_core.schema import InputSpec, Target
 from trading_core.training.loss import (
     Objective,
@@ -167,6 +168,19 @@ def test_balanced_weights_are_counted_from_the_training_labels() -> None:
     assert found.pos_weight.tolist() == [3.0]  # three fall, one rises
     # shares 1/4, 1/2, 1/4 of three classes: weights over 3 * share
     assert found.class_weights.tolist() == [pytest.approx([2.0 / 0.75, 1.0 / 1.5, 1.0 / 0.75])]
+
+
+def test_a_class_that_training_never_met_keeps_its_weight() -> None:
+    spec = InputSpec(("a",), 2, (1,), targets=(Target.QUANTILES, Target.CLASSES))
+    codes = torch.tensor([1.0, 1.0, 2.0]).reshape(3, 1)
+    found = Objective.of(spec, LossConfig(balance_classes=True), torch.stack([codes, codes], dim=-1))
+    # shares 0, 2/3, 1/3 of three classes
+    assert found.class_weights.tolist() == [pytest.approx([2.0, 1.0 / 2.0, 1.0])]
+
+
+def test_nothing_to_learn_is_refused() -> None:
+    with pytest.raises(InvalidConfigError, match=r"give ic or one of \['quantile'\] a weight above 0"):
+        Objective.of(SPEC, LossConfig(quantile=0.0, ic=0.0), torch.zeros(3, 1, 1))
 
 
 def test_the_score_is_the_column_that_symbols_are_ranked_by() -> None:

@@ -15,7 +15,7 @@ import torch
 from model_samples import CONFIGS, TRAINING, planted_panel, window_sets
 from torch import Tensor
 
-from trading_core.errors import TrainingFailedError
+from trading_core.errors import InvalidConfigError, TrainingFailedError
 from trading_core.models.registry import MODELS
 from trading_core.training.config import TrainingConfig
 from trading_core.training.data import DateBatches, input_spec
@@ -134,10 +134,10 @@ def test_an_ensemble_is_the_mean_of_its_members_and_resumes_member_by_member() -
     assert [(record.member, record.epoch) for record in seen] == [(2, 2)]
 
 
-def test_models_without_gradients_have_one_member() -> None:
+def test_models_without_epochs_have_one_member() -> None:
     entry, config = MODELS["linear"], CONFIGS["linear"]
-    result = fit(entry, config, SPEC, TRAIN, VALIDATION, TRAINING, 7, lambda _: None, device="cpu", members=3)
-    assert len(result.history) == 1
+    with pytest.raises(InvalidConfigError, match="ensemble: a model without epochs has 1 member"):
+        fit(entry, config, SPEC, TRAIN, VALIDATION, TRAINING, 7, lambda _: None, device="cpu", members=3)
 
 
 def test_the_history_reads_back_from_its_csv() -> None:

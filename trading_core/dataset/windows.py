@@ -31,6 +31,7 @@ from trading_core.schema import BoolArray, Float32Array, FloatArray, IntArray, T
 
 TargetScale = Literal["volatility", "none"]
 STATIC_COLUMNS = ("sector", "symbol")
+TYPICAL_VOLATILITY = 0.02  # of a session's log return
 MIN_PRESENT = 0.8  # share of the window's sessions on which the symbol must have a row
 
 
@@ -275,10 +276,19 @@ def _samples(valid: BoolArray, columns: IntArray) -> tuple[IntArray, IntArray]:
 def horizon_scale(
     panel: Panel, target_scale: str, symbol: IntArray, columns: IntArray, horizons: tuple[int, ...]
 ) -> FloatArray:
-    """[N, H]: sigma * sqrt(h), the volatility of h sessions of independent returns; 1 where the target is not scaled."""
+    """[N, H]: sigma * sqrt(h), the volatility of h sessions of independent returns.
+
+    Where the target is not scaled by its own volatility, sigma is 2 % for all: the same unit for every symbol and session,
+    in which labels are about one, as networks and their heads expect.
+    """
     if target_scale == "none":
-        return np.ones((len(symbol), len(horizons)))
+        return np.tile(horizon_unit(horizons), (len(symbol), 1))
     return panel.sigma[symbol, columns][:, None] * np.sqrt(np.array(horizons, dtype=np.float64))
+
+
+def horizon_unit(horizons: tuple[int, ...]) -> FloatArray:
+    """[H]: what returns are divided by where the target is not scaled by its own volatility."""
+    return TYPICAL_VOLATILITY * np.sqrt(np.array(horizons, dtype=np.float64))
 
 
 def _labels(panel: Panel, spec: WindowSpec, target: Target, returns: FloatArray) -> FloatArray:
@@ -295,4 +305,4 @@ def _labels(panel: Panel, spec: WindowSpec, target: Target, returns: FloatArray)
     in_volatilities = returns / (panel.sigma[:, :, None] * np.sqrt(np.array(spec.horizons, dtype=np.float64)))
     if target is Target.CLASSES:
         return class_labels(in_volatilities, spec.class_threshold)
-    return in_volatilities if spec.target_scale == "volatility" else returns
+    return in_volatilities if spec.target_scale == "volatility" else returns / horizon_unit(spec.horizons)

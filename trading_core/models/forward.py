@@ -108,7 +108,7 @@ def forward_in_batches(module: nn.Module, batches: Iterable[tuple[Float32Array, 
     with torch.inference_mode():
         for x, static in batches:
             output = module(torch.from_numpy(x).to(device), torch.from_numpy(static).to(device))
-            parts.append(output.cpu().numpy())
+            parts.append(output.float().cpu().numpy())
     return np.concatenate(parts) if parts else np.zeros((0, 0, 0), dtype=np.float32)
 
 
@@ -132,7 +132,7 @@ def _forward_in_blocks(module: PanelForward, samples: Samples) -> Float32Array:
         for rows in _blocks(samples.symbol, samples.columns, length, device):
             places = samples.symbol[rows], samples.columns[rows]
             block = panel_samples(samples.scaled.channels, samples.static_codes, *places, length)
-            part = module.forward_panel(*(tensor.to(device) for tensor in block)).cpu().numpy()
+            part = module.forward_panel(*(tensor.to(device) for tensor in block)).float().cpu().numpy()
             if not len(output):
                 output = np.empty((len(samples.symbol), *part.shape[1:]), dtype=np.float32)
             output[rows] = part

@@ -63,8 +63,9 @@ def fit_and_register(ws: Workspace, request: TrainRequest, now: datetime) -> Mod
         files=files_of(request, fitted, after, model.horizons, page, ws.store, prefix),
         tags={REQUEST_TAG: request.hash(), "market": ws.market.id, "model": model.model},
     )
-    made = _register(ws, request, card, run_id, prefix, digest, metrics)
+    # Before the version is there: a run that dies in between is run again, one that has registered is not.
     _record_trial(ws, request, card, metrics, run_id, now)
+    made = _register(ws, request, card, run_id, prefix, digest, metrics)
     checkpoints.clear()
     print(f"Report: {ws.store.uri(report)}")
     return made
@@ -117,7 +118,8 @@ def _card(
         intervals=tuple(interval.to_json() for interval in after.intervals),
         adaptive=after.adaptive.to_json(),
         thresholds={name: tuple(choice.to_json() for choice in found) for name, found in after.thresholds.items()},
-        cutoff=split.cutoff,
+        # Options that were searched for know the labels that they were chosen by.
+        cutoff=max(split.cutoff, model.selected_until or split.cutoff),
         train_start=days[prepared.train_columns[0]],
         train_end=days[split.train[-1]],
         validation_start=days[split.validation[0]],

@@ -35,7 +35,11 @@ CONTEXT_SESSIONS = 40  # sessions before the first encoder step: enough for the 
 def find_version(ws: Workspace, version: str) -> ModelVersion:
     """A model version by alias (`champion`, `challenger`) or number. Errors: NoModelError."""
     registry = ws.registry()
-    return registry.version(ws.market.id, int(version)) if version.isdigit() else registry.get(ws.market.id, version)
+    return (
+        registry.version(ws.market.id, int(version))
+        if version.isascii() and version.isdecimal()
+        else registry.get(ws.market.id, version)
+    )
 
 
 def infer(
@@ -109,10 +113,12 @@ def _forecast(ws: Workspace, chosen: ModelVersion, sessions: list[date], run_id:
     columns = columns[columns >= 0]
     closes = dict(zip(sessions, ws.sessions.closes(sessions), strict=True))
     labels = ForecastLabels(str(chosen.version), name_version(ws, versions), run_id)
-    found = _with_intervals(ws, card, predict(bundle, panel, columns, closes, labels), str(chosen.version), versions)
+    found = predict(bundle, panel, columns, closes, labels)
     found = found.join(_eligible(ws, sessions, versions), on=[SYMBOL, SESSION], how="semi")
     if found.is_empty():
         return 0
+    # Of the rows that will be stored: a later run sees no others, and must find the same state.
+    found = _with_intervals(ws, card, found, str(chosen.version), versions)
     # A run beside this one may have stored some of them meanwhile: rows that a decision may cite are never rewritten.
     present = forecast_sessions(ws, str(chosen.version))
     for part in _contiguous([session for session in sessions if session not in present], ws):

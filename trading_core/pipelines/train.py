@@ -45,6 +45,7 @@ class TrainRequest:
         """Of what determines the model; two requests that differ only in when they were made are the same."""
         parts = {
             "market": self.market["id"],
+            "name": self.model_name,
             "model": self.model,
             "range": [str(self.start), str(self.test_start)],
             "versions": self.versions,

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -270,6 +270,7 @@ def _config_text(request: TuneRequest, best: TrialRow) -> str:
     base = config.validate(ModelConfig, request.model, f"model '{request.model_name}'")
     tuned = with_options(base, best.options)
     values = tuned.model_dump(mode="json", exclude_defaults=True)
+    values["selected_until"] = str(request.test_start - timedelta(days=1))  # no trial knew a label beyond it
     values["description"] = (
         f"'{request.model_name}' with the options of trial {best.number} of study '{request.study}'."
     )

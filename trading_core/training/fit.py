@@ -101,7 +101,11 @@ def fit(
     device = device or choose_device()
     problem = Problem(entry, config, spec, train, validation, training)
     if entry.fit_closed_form is not None:
-        device, members = "cpu", 1  # most of them are the same from every seed
+        device = "cpu"
+        if members > 1:
+            raise InvalidConfigError(
+                f"The ensemble of '{entry.name}'", ["ensemble: a model without epochs has 1 member"]
+            )
     if scope == "symbol":
         _check_per_symbol(problem)
     if training.devices > 1 and (members > 1 or scope == "symbol"):

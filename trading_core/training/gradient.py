@@ -119,12 +119,12 @@ def _fit_or_fail(trainer: L.Trainer, module: ForecastModule, data: TrainingDataM
     try:
         on_interrupt = signal.getsignal(signal.SIGINT)
         trainer.fit(module, datamodule=data)
+    except SIGTERMException as error:  # a SystemExit too, so it comes first
+        raise TrainingFailedError("interrupted by SIGTERM (the task was stopped or its worker shut down)") from error
     except (KeyboardInterrupt, SystemExit) as error:
         # It ignores further Ctrl-C from here on; the process may live longer than the training.
         signal.signal(signal.SIGINT, on_interrupt)
         raise TrainingFailedError("interrupted from the keyboard") from error
-    except SIGTERMException as error:
-        raise TrainingFailedError("interrupted by SIGTERM (the task was stopped or its worker shut down)") from error
     if trainer.interrupted:
         raise TrainingFailedError("interrupted")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trading_core.errors import InvalidConfigError
 from trading_core.schema import InputSpec, Target
 from trading_core.training.losses import LossConfig
 
@@ -97,7 +98,15 @@ class Objective:
 
     @classmethod
     def of(cls, spec: InputSpec, losses: LossConfig, labels: Tensor) -> Objective:
-        """labels: [N,H,L] of the training part: what "balanced" weights are counted from."""
+        """labels: [N,H,L] of the training part: what "balanced" weights are counted from.
+
+        Errors: InvalidConfigError when nothing has a weight.
+        """
+        if not losses.ic and not any(getattr(losses, _WEIGHT_OF[target]) for target in spec.targets):
+            names = [_WEIGHT_OF[target] for target in spec.targets]
+            raise InvalidConfigError(
+                "training.losses", [f"nothing to learn: give ic or one of {names} a weight above 0"]
+            )
         horizons = len(spec.horizons)
         weights = {target: torch.tensor(losses.class_weights).repeat(horizons, 1) for target in _CLASSES}
         if losses.balance_classes:
@@ -169,4 +178,5 @@ def _shares(labels: Tensor, spec: InputSpec, target: Target) -> Tensor:
     """[H,3]: how often each class comes, times 3, so that classes equally often keep their weights."""
     code = labels[..., spec.targets.index(target)]  # [N,H]
     counts = torch.stack([(code == k).sum(dim=0) for k in range(3)], dim=-1).float()  # [H,3]
-    return (3.0 * counts / counts.sum(dim=-1, keepdim=True).clamp(min=1.0)).clamp(min=EPSILON)
+    shares = 3.0 * counts / counts.sum(dim=-1, keepdim=True).clamp(min=1.0)
+    return torch.where(counts > 0, shares, 1.0)  # a class that training never met keeps its weight
