@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import trading_core
 from benchmarks import panels
 from benchmarks.documents import DOCS, write_between
 from benchmarks.processes import CORES, ROOT
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from trading_core.dataset.splits import Split
     from trading_core.schema import DateArray
 
+ROOMS = ("calibration", "dataset", "inference", "metrics", "models", "training")
 KEPT = ROOT / "var" / "benchmarks" / "zoo"
 # The slowest first, so that two workers end together; the tables list them the other way round.
 MODELS = (
@@ -107,11 +109,11 @@ class Job:
 
     @property
     def file(self) -> Path:
-        """Where its result is kept. Its name holds a hash of all that determines the result but the code of the models."""
+        """Where its result is kept. Its name holds a hash of all that determines the result, the code included."""
         from trading_core.features import build as features
 
         chosen = self.config
-        parts = [asdict(self), chosen, features.fingerprints(chosen.features), data_digest()]
+        parts = [asdict(self), chosen, features.fingerprints(chosen.features), data_digest(), code_digest()]
         return KEPT / f"{self.model}-{self.fold.name}-{self.seed}-{config.config_hash(parts)}.json"
 
     @property
@@ -134,6 +136,13 @@ class Found:
 
 
 @cache
+def code_digest() -> str:
+    """Of the rooms that a result depends on: what was measured with other code is measured again."""
+    core = Path(trading_core.__file__).parent
+    files = [file for room in ROOMS for file in sorted((core / room).rglob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
 def data_digest() -> str:
     return hashlib.sha256(panels.REAL.read_bytes()).hexdigest()[:16]
 

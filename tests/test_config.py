@@ -278,6 +278,7 @@ def test_the_models_of_a_comparison_have_what_is_shared_and_what_is_theirs() -> 
             "models.one: encoder_length: models are compared",
         ),
         ({"models": {"one": {"model": "lstm", "colour": 3}}}, "colour: unknown key"),
+        ({"models": {"one": {"model": "lstm", "training": None}}}, "models.one: training: it holds options, or is left"),
         ({"threshold": "luck"}, "threshold: "),
     ],
 )
@@ -285,6 +286,11 @@ def test_a_comparison_that_compares_unlike_things_is_refused(changes: dict[str, 
     with pytest.raises(InvalidConfigError) as caught:
         config.validate(ComparisonConfig, {**COMPARISON, **changes}, "the test")
     assert text in str(caught.value)
+
+
+def test_a_variant_of_a_file_that_compares_nothing_is_refused() -> None:
+    with pytest.raises(InvalidConfigError, match="variant: 'lstm' is asked for, but the file compares no models"):
+        config.load_model_file(REPOSITORY / "configs" / "zoo" / "lstm.yaml", "lstm")
 
 
 def test_the_bitcoin_comparison_asks_what_was_asked_for() -> None:

@@ -293,6 +293,9 @@ class ComparisonConfig(_Strict):
                 raise ValueError(
                     f"models.{name}: {', '.join(moved)}: models are compared on the same samples; see `shared`"
                 )
+            for key in _GROUPS:
+                if any(not isinstance(values.get(key, {}), Mapping) for values in (self.shared, own)):
+                    raise ValueError(f"models.{name}: {key}: it holds options, or is left out")
         self.variants()
         return self
 
@@ -303,11 +306,12 @@ class ComparisonConfig(_Strict):
         }
 
 
+_GROUPS = ("architecture", "training")
 _SAME_SAMPLES = {"encoder_length", "horizons", "instrument_columns", "split"}
 
 
 def _over(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    nested = {key: {**shared.get(key, {}), **own.get(key, {})} for key in ("architecture", "training")}
+    nested = {key: {**shared.get(key, {}), **own.get(key, {})} for key in _GROUPS}
     return {**shared, **own, **nested}
 
 
@@ -381,6 +385,8 @@ def load_model_file(path: Path, variant: str = "", settings: Settings | None = N
         allowed = "small letters, digits, - and _; the model is registered under it"
         raise InvalidConfigError(str(path), [f"the file's name '{name}' names the model: it may hold {allowed}"])
     if not path.is_file() or not is_comparison(path):
+        if variant:
+            raise InvalidConfigError(str(path), [f"variant: '{variant}' is asked for, but the file compares no models"])
         return name, load_file(path, ModelConfig)
     variants = load_file(path, ComparisonConfig).variants()
     if variant not in variants:

@@ -52,7 +52,8 @@ def horizon_skill(
     day: DateArray,
     raw_p_up: FloatArray | None = None,
 ) -> HorizonSkill:
-    """score, p_up, raw_p_up: [N]; quantiles: [N,Q] of `schema.QUANTILES`; label: [N] log returns, NaN where not known; day: [N]."""
+    """score, p_up, raw_p_up: [N]; quantiles: [N,Q] of `schema.QUANTILES`; label: [N] log returns, NaN where not known;
+    day: [N]."""
     known = np.isfinite(label) & np.isfinite(score)
     days, index = np.unique(day[known], return_inverse=True)
     label, p_up = label[known], p_up[known]
