@@ -110,3 +110,31 @@ def test_a_config_that_does_not_fit_together_is_refused(
     (folder / "wrong.yaml").write_text(yaml.safe_dump(CONFIG | changes))
     with pytest.raises(InvalidConfigError, match=message):
         load_model("wrong", ws.settings)
+
+
+# --- intervals --------------------------------------------------------------------------------------------------------
+
+
+def test_intervals_are_the_same_however_forecasts_are_batched(ws: Workspace, tmp_path: Path) -> None:
+    """Only rows that are stored count: a universe smaller than the panel, and one session after the other or all at once."""
+    members = ws.source().symbols()[:12]
+    path = tmp_path / "members.csv"
+    pl.DataFrame({"symbol": members, "from": [START] * 12}).write_csv(path)
+    universe = ws.market.universe.model_copy(update={"membership": str(path)})
+    made = open_workspace(ws.market.model_copy(update={"universe": universe}), ws.settings)
+    days = panels.feature_sessions(made)[-10:]
+    found = []
+    for portions in ([(days[0], days[-1])], [(day, day) for day in days]):
+        version = str(trained(made, now=NOW + timedelta(seconds=len(found)), reuse=False).version)
+        for start, end in portions:
+            forecast(made, version=version, start=start, end=end)
+        rows = made.tables.read("forecasts").filter(pl.col("model_version") == version)
+        found.append(
+            rows.sort(SESSION, SYMBOL, "horizon").select(SESSION, SYMBOL, "horizon", "q05", "low_90", "high_90")
+        )
+    at_once, one_by_one = found
+    assert 5 < at_once[SYMBOL].n_unique() <= 12  # some are gone by now
+    versions = made.tables.read("forecasts")["model_version"].unique()
+    assert len(versions) == 3  # the prepared one, and two of the same weights
+    for name in ("q05", "low_90", "high_90"):
+        assert at_once[name].to_numpy() == pytest.approx(one_by_one[name].to_numpy(), rel=1e-6, abs=1e-9)
