@@ -1,19 +1,21 @@
 """What each network finds of a signal whose attainable rank IC is known: `python -m benchmarks attainable`.
 
-    --only a,b    some of the models       --workers N    default: 2
+    --only a,b    some of the models       --fresh    forget what earlier runs found       --workers N    default: 2
 
 The simulated market plants a signal with a correlation of 0.2 in the one-session return. Its truth, the mean of the label
 given everything up to the close, ranked against the labels of the test year, is what no forecast can expect to beat: each
 network must reach 90 % of it. Where the signal is off, and where every symbol is given the prices of another, there is
 nothing to be found: the rank IC of the test year must be zero within two standard errors. (One true zero in twenty is not.)
 Options are those of configs/zoo, windows of five sessions, eight features; three markets of 100 symbols, one training on
-each, whose test sessions are taken together. Networks are judged; linear and lightgbm stand beside them. A run of all models
-writes its table into docs/benchmarks.md.
+each, whose test sessions are taken together. Networks are judged; linear and lightgbm stand beside them. What each training gave
+is kept under var/benchmarks/attainable, so that a run that was stopped goes on; one of all models writes its table into
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,17 +23,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from benchmarks.documents import DOCS, write_between
 from benchmarks.learning import learn, panel_of
-from benchmarks.processes import CORES
+from benchmarks.processes import CORES, ROOT
 from trading_core import config
 from trading_core.config import ModelConfig
 from trading_core.dataset.panel import Panel
 from trading_core.dataset.splits import Split, dated
+from trading_core.features import build as features
 from trading_core.market.adjust import adjusted
 from trading_core.market.simulated import SimulatedOptions, build_simulated
 from trading_core.metrics.forecasts import rank_ic_per_date
@@ -41,6 +45,7 @@ SIGNAL_IC = 0.2
 REACHED = 0.9  # of the attainable rank IC
 STANDARD_ERRORS = 2.0
 START = date(2019, 1, 2)
+KEPT = ROOT / "var" / "benchmarks" / "attainable"
 MARKETS = (5, 6, 7)  # seeds
 NETWORKS = ("mlp", "lstm", "gru", "transformer", "hybrid", "kan_former", "tft")
 BESIDE = ("linear", "lightgbm")
@@ -166,13 +171,28 @@ def named(label: str, seed: int) -> Problem:
     return shuffled(made) if label == "prices of another" else made
 
 
-def compute(task: tuple[str, str, int]) -> Measured:
-    """task: model, problem, seed of the market."""
+def file_of(task: tuple[str, str, int]) -> Path:
+    """Where the result of a task (model, problem, seed of the market) is kept."""
+    digest = config.config_hash([task, model_of(task[0]), features.fingerprints(FEATURES), SIGNAL_IC])
+    return KEPT / f"{task[0]}-{task[1].replace(' ', '-')}-{task[2]}-{digest}.json"
+
+
+def compute(task: tuple[str, str, int], fresh: bool = False) -> Measured:
+    """What a task gives, now or in an earlier run."""
+    path = file_of(task)
+    if path.is_file() and not fresh:
+        kept = json.loads(path.read_text())
+        return Measured(np.array(kept["daily"]), np.array(kept["truth"]))
     model, label, seed = task
-    return measure(named(label, seed), model_of(model))
+    made = measure(named(label, seed), model_of(model))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"daily": made.daily.tolist(), "truth": made.truth.tolist()}))
+    temporary.replace(path)
+    return made
 
 
-def rows(models: Sequence[str], workers: int) -> Iterator[str]:
+def rows(models: Sequence[str], workers: int, fresh: bool = False) -> Iterator[str]:
     """The table, a line as soon as it is known."""
     lines = [(model, label) for model in models for label in PROBLEMS]
     tasks = [(model, label, seed) for model, label in lines for seed in MARKETS]
@@ -180,7 +200,7 @@ def rows(models: Sequence[str], workers: int) -> Iterator[str]:
     yield "| model | problem | rank IC | standard error | attainable | share | verdict |"
     yield "|---|---|---|---|---|---|---|"
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        results = pool.map(compute, tasks)
+        results = pool.map(compute, tasks, [fresh] * len(tasks))
         for model, label in lines:
             yield line(model, label, Measured.joined([next(results) for _ in MARKETS]))
 
@@ -198,13 +218,14 @@ def line(model: str, label: str, found: Measured) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join((*BESIDE, *NETWORKS)))
+    parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--workers", type=int, default=min(CORES, os.cpu_count() or 1))
     given = parser.parse_args()
     models = given.only.split(",")
     if unknown := sorted(set(models) - {*BESIDE, *NETWORKS}):
         raise SystemExit(f"Unknown model(s) {', '.join(unknown)}. Allowed: {', '.join((*BESIDE, *NETWORKS))}.")
     lines = []
-    for text in rows(models, given.workers):
+    for text in rows(models, given.workers, given.fresh):
         print(text, flush=True)
         lines.append(text)
     if set(models) == {*BESIDE, *NETWORKS}:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -48,3 +50,14 @@ def test_with_the_prices_of_another_symbol_nothing_is_found(name: str, signal: P
     found = measure(other, model_of(name))
     assert found.errors_from_zero <= attainable.STANDARD_ERRORS
     assert found.truth.mean() > 0.15  # the truth moved with the prices
+
+
+def test_a_result_is_kept_to_the_bit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(attainable, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(attainable, "named", lambda label, seed: problem(attainable.SIGNAL_IC, 10, 1, seed))
+    made = attainable.compute(("linear", "signal", 5))
+    monkeypatch.setattr(attainable, "measure", None)
+    again = attainable.compute(("linear", "signal", 5))
+    assert again.daily.tolist() == made.daily.tolist()
+    assert again.truth.tolist() == made.truth.tolist()
+    assert len({attainable.file_of(("linear", label, seed)) for label in attainable.PROBLEMS for seed in (5, 6)}) == 6
