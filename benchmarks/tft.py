@@ -1,7 +1,7 @@
 """Our TFT beside pytorch-forecasting's own pipeline, on the same weights and panel in one run: `python -m benchmarks tft`.
 
     --quick                                      tiny sizes: does everything run?
-    --only dense|train|gather|live|memory|neuralforecast|gpu
+    --only dense|train|gather|live|memory|convergence|neuralforecast|gpu
 
 Everything but memory and GPU runs on one thread. Figures are ratios of CPU seconds of the process, medians over
 interleaved rounds, so that other processes matter little. The peer's windows/s do not depend on how many symbols there are:
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks import processes, tft_gpu, tft_memory
+from benchmarks import processes, tft_convergence, tft_gpu, tft_memory
 from benchmarks.peers import environment
 from benchmarks.peers.forecasting_network import converted, gradients
 from benchmarks.tft_problem import (
@@ -247,6 +247,7 @@ def sections(sizes: Sizes, *, compiled: bool = True) -> dict[str, Callable[[], I
         "gather": lambda: gather(sizes, wide),
         "live": lambda: live(sizes, wide),
         "memory": lambda: tft_memory.lines(sizes, wide),
+        "convergence": lambda: tft_convergence.lines(*(tft_convergence.QUICK if sizes == QUICK else ())),
         "neuralforecast": lambda: neuralforecast(sizes, wide),
         "gpu": lambda: tft_gpu.lines(sizes, wide),
     }

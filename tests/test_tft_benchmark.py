@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import tft, tft_gpu, tft_memory
+from benchmarks import tft, tft_convergence, tft_gpu, tft_memory
 from benchmarks.tft_problem import QUICK, Problem, block, gathered
 from trading_core.models import forward
 
@@ -94,3 +94,10 @@ def test_the_gpus_part_runs() -> None:
     assert all(float(rate.replace(",", "")) > 0 for rate in rates)
     assert ratio.endswith("x")
     assert 0 < float(difference) < 0.5  # bfloat16 was really used, and gives about the same
+
+
+def test_three_ways_of_training_are_compared() -> None:
+    found = list(tft_convergence.lines(*tft_convergence.QUICK))
+    assert len(found) == 4
+    losses = [float(text.split("+-")[0].split()[-1]) for text in found[1:]]
+    assert all(0.3 < loss < 1.5 for loss in losses)  # labels in volatilities
