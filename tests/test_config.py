@@ -278,7 +278,10 @@ def test_the_models_of_a_comparison_have_what_is_shared_and_what_is_theirs() -> 
             "models.one: encoder_length: models are compared",
         ),
         ({"models": {"one": {"model": "lstm", "colour": 3}}}, "colour: unknown key"),
-        ({"models": {"one": {"model": "lstm", "training": None}}}, "models.one: training: it holds options, or is left"),
+        (
+            {"models": {"one": {"model": "lstm", "training": None}}},
+            "models.one: training: it holds options, or is left",
+        ),
         ({"threshold": "luck"}, "threshold: "),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_training_from_the_form_makes_a_model_that_inference_uses(
     )
     conf = platform.api.run("train_model", run_id)["conf"]
     assert (conf["market"], conf["model"], conf["where"], conf["seed"]) == (MARKET, "linear", "local", 11)
-    assert platform.wait("train_model", [run_id]) == {run_id: "success"}
+    assert platform.wait("train_model", [run_id], within_s=300) == {run_id: "success"}
     page.goto(f"{platform.home.base_url}/dags/train_model/runs/{run_id}")
     page.get_by_text("register").first.wait_for()
     shoot(page, "train_model_run")
@@ -94,7 +94,7 @@ def test_a_training_from_the_form_makes_a_model_that_inference_uses(
     assert made["version"] > first_pass.versions[-1]
     assert "champion" not in version.aliases  # promoted by hand only
     inferring = platform.api.run_started_by("batch_inference", run_id)
-    assert platform.wait("batch_inference", [inferring]) == {inferring: "success"}
+    assert platform.wait("batch_inference", [inferring], within_s=300) == {inferring: "success"}
     (forecasts,) = platform.api.xcom("batch_inference", inferring, "publish")
     assert forecasts["model_version"] == str(made["version"])
     assert forecasts["added"] == forecasts["rows"] > 0

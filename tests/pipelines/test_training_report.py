@@ -157,7 +157,8 @@ def test_coverage_is_counted_by_thirds_of_the_volatility(learned: Learned, h: in
         inside = (label >= low) & (label <= high)
         thirds = [inside[part].mean() for part in np.array_split(np.argsort(sigma, kind="stable"), 3)]
         found = (skill.coverage_low_volatility, skill.coverage_middle_volatility, skill.coverage_high_volatility)
-        assert skill.coverage == pytest.approx(inside.mean())
+        # The conformal end is the score of one of these very rows, which a rounding puts on either side.
+        assert skill.coverage == pytest.approx(inside.mean(), abs=1.1 / len(label))
         assert found == pytest.approx(thirds, abs=2.0 / (len(label) / 3))  # who stands on a border
         assert skill.mean_width == pytest.approx((high - low).mean())
     assert learned.horizons[h].intervals["conformal"].coverage == pytest.approx(0.9, abs=0.01)
