@@ -6,6 +6,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,31 @@ def test_symbols_are_sampled_and_batches_capped() -> None:
     for rows in batches:
         assert len(np.unique(rows)) == len(rows)
         assert set(np.unique(TRAIN.columns[rows], return_counts=True)[1]) == {5}
+
+
+def test_consecutive_dates_share_one_sample_of_symbols() -> None:
+    """Four symbols, of which one has no label at session 12, in batches of two sessions and two symbols."""
+    symbol, columns = np.array([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 3]), np.repeat([10, 11, 12, 13], [4, 4, 3, 4])
+    windows: Any = SimpleNamespace(
+        symbol=symbol,
+        decision_columns=np.arange(10, 14),
+        rows_of_column=lambda column: np.flatnonzero(columns == column),
+    )
+    config = replace(TRAINING, dates_per_batch=2, consecutive_dates=True, symbols_per_date=2)
+    drawn = set()
+    for epoch in range(20):
+        sampler = DateBatches(windows, config, seed=1)
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert len(batches) == 2
+        for rows in batches:
+            chosen = np.unique(symbol[rows])
+            assert len(chosen) == 2
+            dates = np.unique(columns[rows])
+            assert rows.tolist() == np.flatnonzero(np.isin(columns, dates) & np.isin(symbol, chosen)).tolist()
+            assert len(rows) == 4 - (12 in dates and 3 in chosen)
+            drawn.add(tuple(chosen))
+    assert len(drawn) == 6  # every pair of four comes up
 
 
 def test_epochs_differ_and_repeat_by_seed() -> None:

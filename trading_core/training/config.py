@@ -33,7 +33,9 @@ class TrainingConfig:
     # The sessions of a batch follow each other, so that windows overlap and what they share is computed once (TFT). What
     # is drawn is the batches' order and where the first one starts.
     consecutive_dates: bool = False
-    symbols_per_date: int | None = 256  # a fresh sample per epoch where a session has more; None: all of them
+    # A fresh sample per epoch where a session has more; None: all of them. Of consecutive dates it is one for the whole
+    # batch, and a session at which one of its symbols has no label has fewer.
+    symbols_per_date: int | None = 256
     batches_per_epoch: int | None = None  # None: every decision session once per epoch
     patience: int = 5  # epochs without a better value of `monitor` before training stops
     # Of the validation; the best epoch's weights are kept. With fewer than three symbols a session, where there is no

@@ -93,7 +93,7 @@ class DateBatches(Sampler[IntArray]):
 
     def __iter__(self) -> Iterator[IntArray]:
         random = np.random.default_rng((self.seed, self.first_epoch + self.epoch))
-        rows = (np.concatenate([self._rows(int(c), random) for c in dates]) for dates in self._dates(random))
+        rows = (self._rows(dates, random) for dates in self._dates(random))
         # Every process draws all batches, so that all draw alike; the first ones come twice where they do not divide.
         batches = list(islice(rows, self.batches)) if self.ranks > 1 else islice(rows, self.batches)
         if isinstance(batches, list):
@@ -111,12 +111,25 @@ class DateBatches(Sampler[IntArray]):
         runs = [np.sort(turned[start : start + size]) for start in range(0, len(turned), size)]
         return [runs[i] for i in random.permutation(len(runs))]
 
-    def _rows(self, column: int, random: np.random.Generator) -> IntArray:
-        rows = self.windows.rows_of_column(column)
+    def _rows(self, dates: IntArray, random: np.random.Generator) -> IntArray:
+        """The rows of one batch, session by session.
+
+        Sessions that follow each other have the same symbols: with others in each, no two windows would overlap.
+        """
+        parts = [self.windows.rows_of_column(int(column)) for column in dates]
         limit = self.config.symbols_per_date
-        if limit is None or len(rows) <= limit:
-            return rows
-        return np.sort(random.choice(rows, limit, replace=False))
+        if limit is None:
+            return np.concatenate(parts)
+        if not self.config.consecutive_dates:
+            return np.concatenate([_drawn(rows, limit, random) for rows in parts])
+        rows = np.concatenate(parts)
+        symbol = self.windows.symbol[rows]
+        return rows[np.isin(symbol, _drawn(np.unique(symbol), limit, random))]
+
+
+def _drawn(values: IntArray, limit: int, random: np.random.Generator) -> IntArray:
+    """`limit` of the ascending values [N], ascending too; all of them where there are no more."""
+    return values if len(values) <= limit else np.sort(random.choice(values, limit, replace=False))
 
 
 class TrainingDataModule(L.LightningDataModule):
