@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 
-from trading_core.calibration.calibrators import CALIBRATORS, calibrator_from_json, fit_calibrator
+from trading_core.calibration.calibrators import CALIBRATORS, calibrated, calibrator_from_json, fit_calibrator
 from trading_core.calibration.isotonic import MIN_ROWS, Isotonic
 from trading_core.calibration.platt import CLIP, Platt
 from trading_core.errors import InvalidConfigError, UnknownNameError
@@ -98,8 +98,12 @@ def test_every_calibration_comes_back_from_its_json(kind: str) -> None:
             fit_calibrator(kind, *data)
 
 
-def test_a_calibration_without_a_kind_is_platts() -> None:
-    assert calibrator_from_json('{"a": 0.9, "b": 0.125}') == Platt(0.9, 0.125)
+def test_every_horizon_is_calibrated_by_its_own() -> None:
+    p = np.array([[0.2, 0.2], [0.9, 0.9]])
+    # sigmoid(logit(p) + log 3): the odds times three, 1/4 -> 3/4 and 9 -> 27.
+    np.testing.assert_allclose(calibrated((Platt(), Platt(1.0, np.log(3.0))), p), [[0.2, 3 / 7], [0.9, 27 / 28]])
+    with pytest.raises(ValueError, match="zip"):
+        calibrated((Platt(),), p)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +112,7 @@ def test_a_calibration_without_a_kind_is_platts() -> None:
         "x",
         "[]",
         "{}",
+        '{"a": 0.9, "b": 0.125}',
         '{"kind": "spline"}',
         '{"kind": "isotonic"}',
         '{"kind": "isotonic", "x": [0.1, 0.2], "y": [0.1]}',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -69,7 +70,8 @@ def test_missing_forecasts_are_computed_and_stored_and_the_figures_recorded_once
     _, given = own_config(ws, tmp_path)
     one = judged(ws, "ridge_of_mine")
     assert one.computed == one.forecasts > 0
-    again = judged(ws, "@2", given=given)
+    # In another month, too: tables are replaced within a month.
+    again = judged(ws, "@2", given=given, now=NOW + timedelta(days=40))
     assert again.computed == 0
     assert again.horizons == one.horizons
     recorded = ws.tables.read("evaluations").filter(pl.col("model_version") == "2")

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from trading_core.calibration.conformal import Adaptive, Conformal
+from trading_core.calibration.platt import Platt
 from trading_core.errors import ArtifactCorruptedError, ArtifactMissingError, BundleError, FormulaMismatchError
 from trading_core.models.lstm import LSTMConfig
 from trading_core.models.registry import MODELS
@@ -45,7 +46,7 @@ CARD_IN = ModelCard(
     static=("sector",),
     scaler="{}",
     vocabulary='{"sectors": ["a", "b"], "symbols": []}',
-    calibration=('{"a": 1.0, "b": 0.0}', '{"a": 0.9, "b": 0.125}'),
+    calibration=(Platt().to_json(), Platt(0.9, 0.125).to_json()),
     intervals=(Conformal(0.1, True).to_json(),) * 2,
     adaptive=Adaptive().to_json(),
     thresholds={},

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Protocol
+
+import numpy as np
 
 from trading_core.calibration.isotonic import Isotonic
 from trading_core.calibration.platt import Platt
@@ -31,15 +34,16 @@ def fit_calibrator(kind: str, p: FloatArray, outcome: FloatArray) -> Calibrator:
     return CALIBRATORS[kind].fit(p, outcome)
 
 
-def calibrator_from_json(text: str) -> Calibrator:
-    """What a calibrator's `to_json` wrote; without a "kind" (bundles before there were several) it is Platt's.
+def calibrated(calibration: Sequence[Calibrator], p: FloatArray) -> FloatArray:
+    """[N,H] probabilities p, each horizon's by its own calibrator: `calibration` has H of them, in the order of p."""
+    return np.stack([fitted.apply(column) for fitted, column in zip(calibration, p.T, strict=True)], axis=1)
 
-    Errors: InvalidConfigError, also for a kind that there is not.
-    """
+
+def calibrator_from_json(text: str) -> Calibrator:
+    """What a calibrator's `to_json` wrote. Errors: InvalidConfigError, also for a kind that there is not."""
     try:
-        raw = json.loads(text)
-        kind = str(raw.get("kind", "platt"))
-    except (AttributeError, ValueError) as error:
+        kind = str(json.loads(text)["kind"])
+    except (KeyError, TypeError, ValueError) as error:
         raise InvalidConfigError("A stored calibration", [f"{type(error).__name__}: {error}"]) from error
     if kind not in CALIBRATORS:
         raise InvalidConfigError("A stored calibration", [f"kind '{kind}'; known are {', '.join(sorted(CALIBRATORS))}"])

@@ -9,7 +9,7 @@ from datetime import date, datetime
 import numpy as np
 import polars as pl
 
-from trading_core.calibration.calibrators import calibrator_from_json
+from trading_core.calibration.calibrators import calibrated, calibrator_from_json
 from trading_core.calibration.conformal import Conformal
 from trading_core.calibration.outputs import Outputs, read_outputs
 from trading_core.dataset.panel import Panel
@@ -116,7 +116,7 @@ def _windows(bundle: Bundle, panel: Panel, columns: IntArray) -> WindowSet:
 
 def _p_up(card: ModelCard, raw: FloatArray) -> FloatArray:
     """[N,H] calibrated probability that the label is positive. raw: [N,H]."""
-    return np.stack([calibrator_from_json(text).apply(raw[:, h]) for h, text in enumerate(card.calibration)], axis=1)
+    return calibrated([calibrator_from_json(text) for text in card.calibration], raw)
 
 
 def _further(card: ModelCard, found: Outputs, scale: FloatArray) -> dict[str, FloatArray]:

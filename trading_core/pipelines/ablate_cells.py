@@ -10,6 +10,7 @@ from datetime import datetime
 import numpy as np
 
 from trading_core import config
+from trading_core.calibration.calibrators import calibrated
 from trading_core.config import ModelConfig
 from trading_core.dataset.panel import Panel
 from trading_core.dataset.splits import Split, chronological, walk_forward
@@ -132,7 +133,7 @@ def _validated(prepared: Prepared, fitted: FitResult) -> HeldOut:
     """The forecasts of the validation part, which chose the epoch and the calibration: the same favour to all variants."""
     windows = prepared.validation
     found = outputs_of(forecast(fitted.module, windows), windows, prepared.spec)
-    p_up = np.stack([fit.apply(found.p_up[:, h]) for h, fit in enumerate(fitted.calibration)], axis=1)
+    p_up = calibrated(fitted.calibration, found.p_up)
     return HeldOut(windows, found.score, found.quantiles, p_up, found.p_up, returns_of(windows))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trading_core.calibration.calibrators import calibrated
 from trading_core.calibration.conformal import Adaptive, Conformal
 from trading_core.calibration.thresholds import LongFlat, Objective, ThresholdChoice, search_threshold
 from trading_core.costs import CostModel
@@ -42,7 +43,7 @@ def fit_after(fitted: FitResult, validation: WindowSet, costs: CostModel, per_ye
     """
     found = outputs_of(forecast(fitted.module, validation), validation, input_spec(validation))
     returns = returns_of(validation)
-    p_up = np.stack([fit.apply(found.p_up[:, h]) for h, fit in enumerate(fitted.calibration)], axis=1)
+    p_up = calibrated(fitted.calibration, found.p_up)
     up = (returns > 0.0).astype(np.float64)
     intervals = tuple(
         Conformal.fit(label, found.quantiles[:, h, 0], found.quantiles[:, h, -1], ALPHA, validation.scale[:, h])

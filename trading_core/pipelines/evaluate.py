@@ -18,7 +18,7 @@ from trading_core.config import StrategyConfig
 from trading_core.errors import EmptyUniverseError, InvalidDateRangeError, NoDataError
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA
 from trading_core.metrics.forecasts import MIN_PAIRS, ForecastSkill, rank_ic_per_date, summary
-from trading_core.pipelines import quality, refs, trials
+from trading_core.pipelines import evaluations, quality, refs, trials
 from trading_core.pipelines.infer import find_version
 from trading_core.pipelines.markets import require_daily
 from trading_core.pipelines.refs import EvaluationRef, StrategyRow
@@ -39,15 +39,12 @@ from trading_core.portfolio.strategy import Strategy
 from trading_core.schema import (
     BARS,
     CORPORATE_ACTIONS,
-    EVALUATIONS,
     FORECASTS,
-    MONTH,
     QUANTILE_COLUMNS,
     QUANTILES,
     SESSION,
     SYMBOL,
     ActionKind,
-    month_of,
 )
 from trading_core.storage.tables import Predicate
 
@@ -275,27 +272,12 @@ def _record(
     lines += [
         (f"forecasts h{h}", metric, value) for h, skill in skills.items() for metric, value in asdict(skill).items()
     ]
-    month = month_of(now.date())
-    frame = pl.DataFrame(
-        [
-            {
-                "evaluation_id": evaluation_id,
-                "recorded_at": now,
-                "subject": subject,
-                "model_version": str(version),
-                "start": first,
-                "end": final,
-                "metric": metric,
-                "value": float(value),
-                MONTH: month,
-            }
-            for subject, metric, value in lines
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        ],
-        schema=EVALUATIONS.columns,
-    )
-    where = Predicate(None, None, {MONTH: month, "evaluation_id": evaluation_id})
-    ws.tables.replace(EVALUATIONS.name, frame, where, schema=EVALUATIONS)
+    kept = [
+        (subject, metric, float(value))
+        for subject, metric, value in lines
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    evaluations.record(ws, evaluation_id, kept, model_version=str(version), start=first, end=final, now=now)
     shared: dict[str, Any] = {"start": first, "end": final, "source": evaluation_id, "now": now}
     for row in rows:
         key = f"{config.config_hash(configs[row.name])}-v{version}"

@@ -11,7 +11,7 @@ from trading_core import config
 from trading_core.config import ModelConfig
 from trading_core.errors import InvalidConfigError, NoDataError, NoModelError
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA
-from trading_core.pipelines import quality, trials
+from trading_core.pipelines import evaluations, quality, trials
 from trading_core.pipelines.infer import find_version, infer_with
 from trading_core.pipelines.skill import HorizonSkill, horizon_skill, realised_returns
 from trading_core.pipelines.workspace import Workspace
@@ -19,13 +19,10 @@ from trading_core.registry.mlflow_registry import ModelVersion
 from trading_core.schema import (
     BARS,
     CORPORATE_ACTIONS,
-    EVALUATIONS,
     FORECASTS,
-    MONTH,
     QUANTILE_COLUMNS,
     SESSION,
     SYMBOL,
-    month_of,
 )
 from trading_core.storage.predicate import Predicate
 
@@ -135,29 +132,15 @@ def _skill(horizon: int, rows: pl.DataFrame) -> HorizonSkill:
 
 def _record(ws: Workspace, made: ModelEvaluation, now: datetime) -> None:
     evaluation_id = config.config_hash([made.market, made.version, str(made.start), str(made.end), "model"], 16)
-    month = month_of(now.date())
     lines = [
         (f"forecasts h{row.horizon}", metric, float(value))
         for row in made.horizons
         for metric, value in asdict(row).items()
         if metric != "horizon"
     ]
-    shared = {
-        "recorded_at": now,
-        "model_version": str(made.version),
-        "start": made.start,
-        "end": made.end,
-        MONTH: month,
-    }
-    frame = pl.DataFrame(
-        [
-            {"evaluation_id": evaluation_id, "subject": subject, "metric": metric, "value": value, **shared}
-            for subject, metric, value in lines
-        ],
-        schema=EVALUATIONS.columns,
+    evaluations.record(
+        ws, evaluation_id, lines, model_version=str(made.version), start=made.start, end=made.end, now=now
     )
-    where = Predicate(None, None, {MONTH: month, "evaluation_id": evaluation_id})
-    ws.tables.replace(EVALUATIONS.name, frame, where, schema=EVALUATIONS)
     trials.record(
         ws,
         kind="model",

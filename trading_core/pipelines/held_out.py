@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trading_core.calibration.calibrators import calibrated
 from trading_core.dataset.labels import forward_returns
 from trading_core.dataset.panel import Panel
 from trading_core.dataset.windows import ScaledPanel, WindowSet
@@ -57,6 +58,6 @@ def held_out(prepared: Prepared, fitted: FitResult, columns: IntArray, panel: Pa
     scaled = prepared.scaled if panel is prepared.scaled.panel else ScaledPanel.of(panel, prepared.scaler)
     windows = WindowSet.for_inference(scaled, columns, prepared.windows, prepared.vocabulary)
     found = outputs_of(forecast(fitted.module, windows), windows, prepared.spec)
-    p_up = np.stack([fit.apply(found.p_up[:, h]) for h, fit in enumerate(fitted.calibration)], axis=1)
+    p_up = calibrated(fitted.calibration, found.p_up)
     returns = forward_returns(panel.opens, windows.spec.horizons, panel.breaks)[windows.symbol, windows.columns]
     return HeldOut(windows, found.score, found.quantiles, p_up, found.p_up, returns)
