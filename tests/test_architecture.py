@@ -32,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "models": BASE,
     "plots": BASE | {"metrics"},
     "training": BASE | {"metrics", "calibration", "dataset", "models", "plots"},
-    "registry": BASE | {"storage", "models", "calibration"},
+    "registry": BASE | {"storage", "dataset", "models", "calibration"},
     "inference": BASE | {"dataset", "models", "calibration", "registry"},
     "portfolio": BASE | {"sessions", "costs"},
     "backtest": BASE | {"sessions", "costs", "metrics", "portfolio"},

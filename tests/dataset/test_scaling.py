@@ -111,13 +111,28 @@ def test_robust_falls_back_where_half_of_all_values_are_the_same() -> None:
     np.testing.assert_allclose(scaler.std, (np.sqrt(7.0), 1.0))
 
 
-def test_the_kind_is_stored_and_one_without_it_is_zscore() -> None:
+def test_the_kind_is_stored() -> None:
     robust = Scaler(("x",), (0.5,), (2.0,), (), 5.0, "robust")
     assert Scaler.from_json(robust.to_json()) == robust
-    old = '{"clip": 5.0, "features": ["x"], "masked": [], "mean": [0.5], "std": [2.0]}'
-    assert Scaler.from_json(old).kind == "zscore"
-    with pytest.raises(InvalidConfigError, match=r"kind: 'minmax' is not known; known are zscore, robust"):
-        Scaler.from_json(old.replace("{", '{"kind": "minmax", '))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"robust"', '"minmax"', r"kind: 'minmax' is not known; known are zscore, robust"),
+        ('"kind": "robust", ', "", "KeyError: 'kind'"),
+        ("{", '{"__class__": "os", "by": 1, ', "unknown keys __class__, by"),
+        ("0.5", "Infinity", "must be finite"),
+        ("2.0", "NaN", "must be finite"),
+        ("2.0", "0.0", "std and clip positive"),
+        ("5.0", "-1.0", "std and clip positive"),
+    ],
+)
+def test_a_stored_scaler_is_read_strictly(old: str, new: str, reason: str) -> None:
+    text = Scaler(("x",), (0.5,), (2.0,), (), 5.0, "robust").to_json()
+    assert old in text
+    with pytest.raises(InvalidConfigError, match=reason):
+        Scaler.from_json(text.replace(old, new))
 
 
 def test_the_normal_interquartile_range() -> None:

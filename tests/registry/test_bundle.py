@@ -15,6 +15,7 @@ import torch
 
 from trading_core.calibration.conformal import Adaptive, Conformal
 from trading_core.calibration.platt import Platt
+from trading_core.dataset.scaling import Scaler
 from trading_core.errors import ArtifactCorruptedError, ArtifactMissingError, BundleError, FormulaMismatchError
 from trading_core.models.lstm import LSTMConfig
 from trading_core.models.registry import MODELS
@@ -44,7 +45,7 @@ CARD_IN = ModelCard(
     fingerprints={"a": "1f", "b": "2e"},
     target_scale="volatility",
     static=("sector",),
-    scaler="{}",
+    scaler=Scaler(("a", "b"), (0.5, 0.0), (2.0, 1.0)).to_json(),
     vocabulary='{"sectors": ["a", "b"], "symbols": []}',
     calibration=(Platt().to_json(), Platt(0.9, 0.125).to_json()),
     intervals=(Conformal(0.1, True).to_json(),) * 2,
@@ -139,6 +140,21 @@ def edited(store: ArtifactStore, change: Callable[[dict[str, Any]], object]) -> 
         (lambda card: card["spec"].update(horizons=[1, 1]), "horizons [1, 1]; they ascend and lie between 1 and 63"),
         (lambda card: card["spec"].update(horizons=[-5, 1]), "horizons [-5, 1]; they ascend"),
         (lambda card: card.update(vocabulary="{}"), "the vocabulary does not hold the names of the static columns"),
+        (lambda card: card.update(scaler="{}"), "the scaler cannot be read (KeyError: 'features')"),
+        (
+            lambda card: card.update(scaler=card["scaler"].replace("{", '{"code": "import os", ')),
+            "the scaler cannot be read (unknown keys code)",
+        ),
+        (lambda card: card.update(scaler=card["scaler"].replace("2.0", "NaN")), "must be finite"),
+        (lambda card: card.update(scaler=card["scaler"].replace("2.0", "0.0")), "std and clip positive"),
+        (
+            lambda card: card.update(scaler=Scaler(("b", "a"), (0.0, 0.0), (1.0, 1.0)).to_json()),
+            "the scaler makes b, a of b, a; the model reads a, b of a, b",
+        ),
+        (
+            lambda card: card.update(scaler=Scaler(("a", "b"), (0.0, 0.0), (1.0, 1.0), ("a",)).to_json()),
+            "the scaler makes a, b, a__missing of a, b; the model reads a, b of a, b",
+        ),
         (lambda card: card.update(intervals=["{}"]), "1 intervals for 2 horizons"),
         (lambda card: card.update(adaptive='{"alpha": 2, "gamma": 0}'), "a calibration cannot be read"),
         (lambda card: card.update(thresholds={"f1": ["{}", "{}"]}), "a calibration cannot be read"),

@@ -8,7 +8,9 @@ import json
 import os
 import pickle
 import re
+import resource
 import struct
+import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -314,6 +316,17 @@ def test_an_unknown_class_or_key_is_refused_and_nothing_runs(
 def test_a_card_without_end_is_refused() -> None:
     with pytest.raises(BundleError, match=r"config\.json is not JSON"):
         load(republished("lstm", {CARD: b"[" * 200_000 + b"]" * 200_000}))
+
+
+def test_a_card_that_asks_for_more_than_the_file_holds_gets_no_memory() -> None:
+    """16 networks of 8 layers of 1,024: 4 GB, of which next to nothing is taken."""
+    card = json.loads(saved("lstm")[0][f"m/{CARD}"])
+    card |= {"members": 16, "architecture": card["architecture"] | {"hidden_size": 1024, "layers": 8}}
+    unit = 1 if sys.platform == "darwin" else 1024
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit  # the most there ever was
+    with pytest.raises(BundleError, match="name different tensors"):
+        load(republished("lstm", {CARD: json.dumps(card).encode()}))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before < 2**27
 
 
 # --- tensors ----------------------------------------------------------------------------------------------------------

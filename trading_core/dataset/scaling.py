@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
 
 import numpy as np
@@ -105,11 +105,15 @@ class Scaler:
             raw = json.loads(text)
             names, masked = tuple(map(str, raw["features"])), tuple(map(str, raw["masked"]))
             mean, std = tuple(map(float, raw["mean"])), tuple(map(float, raw["std"]))
-            clip, kind = float(raw["clip"]), raw.get("kind", "zscore")  # bundles before there were several
+            clip, kind = float(raw["clip"]), raw["kind"]
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidConfigError("A stored scaler", [f"{type(error).__name__}: {error}"]) from error
+        if unknown := sorted(set(raw) - {field.name for field in fields(cls)}):
+            raise InvalidConfigError("A stored scaler", [f"unknown keys {', '.join(unknown)}"])
         if not len(names) == len(mean) == len(std) or not set(masked) <= set(names):
             raise InvalidConfigError("A stored scaler", ["features, mean, std and masked do not fit together"])
+        if not np.isfinite((*mean, *std, clip)).all() or min((*std, clip)) <= 0.0:
+            raise InvalidConfigError("A stored scaler", ["mean, std and clip must be finite, std and clip positive"])
         if kind not in get_args(ScalerKind):
             known = ", ".join(get_args(ScalerKind))
             raise InvalidConfigError("A stored scaler", [f"kind: {kind!r} is not known; known are {known}"])

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from trading_core.calibration.calibrators import calibrator_from_json
 from trading_core.calibration.conformal import Adaptive, Conformal
 from trading_core.calibration.thresholds import ThresholdChoice
+from trading_core.dataset.scaling import Scaler
 from trading_core.errors import ArtifactCorruptedError, BundleError, FormulaMismatchError, InvalidConfigError
 from trading_core.models.ensemble import joined
 from trading_core.models.per_symbol import PerSymbol
@@ -110,9 +111,9 @@ def save_bundle(store: ArtifactStore, prefix: str, module: nn.Module, card: Mode
     """
     text = json.dumps(_CARD.dump_python(card, mode="json"), sort_keys=True, indent=2)
     uri = f"{store.url}/{prefix}"
-    rebuilt = _rebuild(_parse_card(text.encode(), uri), uri)
     weights = safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in _tensors(module).items()})
-    _load_weights(rebuilt, weights, uri)
+    parsed = _parse_card(text.encode(), uri)
+    rebuilt = _loaded(parsed, _rebuild(parsed, uri, "meta"), weights, uri)
     files = module.files() if isinstance(module, HasFiles) else {}
     _load_files(rebuilt, files, uri)
     return store.publish(prefix, {WEIGHTS: weights, CARD: text.encode(), **files}, now)
@@ -129,12 +130,12 @@ def load_bundle(store: ArtifactStore, prefix: str, digest: str | None = None) ->
     if CARD not in published.names:
         raise BundleError(uri, f"it holds {', '.join(published.names)}; {CARD} is missing")
     card = _parse_card(published.read(CARD), uri)
-    module = _rebuild(card, uri)
-    own = module.file_names if isinstance(module, HasFiles) else ()
+    shapes = _rebuild(card, uri, "meta")
+    own = shapes.file_names if isinstance(shapes, HasFiles) else ()
     expected = {WEIGHTS, CARD, *own}
     if set(published.names) != expected:
         raise BundleError(uri, f"it holds {', '.join(published.names)}; expected exactly {', '.join(sorted(expected))}")
-    _load_weights(module, _read_weights(published, uri), uri)
+    module = _loaded(card, shapes, _read_weights(published, uri), uri)
     _load_files(module, {name: published.read(name) for name in own}, uri)
     return Bundle(module.eval(), card, uri, published.digest)
 
@@ -197,7 +198,7 @@ def _check_card(card: ModelCard, uri: str) -> None:
     for what, given in (("calibrations", card.calibration), ("intervals", card.intervals), *card.thresholds.items()):
         if len(given) != horizons:
             problems.append(f"{len(given)} {what} for {horizons} horizons")
-    problems += _spec_problems(card)
+    problems += [*_spec_problems(card), *_scaler_problems(card)]
     if card.validation_end > card.cutoff or card.train_end > card.cutoff:
         problems.append(f"the cut-off {card.cutoff} lies before decisions that were learned from")
     try:
@@ -231,15 +232,30 @@ def _spec_problems(card: ModelCard) -> list[str]:
     return problems
 
 
+def _scaler_problems(card: ModelCard) -> list[str]:
+    """What keeps the card's scaler from making the channels that the model reads."""
+    try:
+        scaler = Scaler.from_json(card.scaler)
+    except InvalidConfigError as error:
+        return [f"the scaler cannot be read ({'; '.join(error.problems)})"]
+    if scaler.features != card.inputs or scaler.channels != card.spec.channels:
+        made = f"makes {', '.join(scaler.channels)} of {', '.join(scaler.features)}"
+        return [f"the scaler {made}; the model reads {', '.join(card.spec.channels)} of {', '.join(card.inputs)}"]
+    return []
+
+
 # --- the module -------------------------------------------------------------------------------------------------------
 
 
-def _rebuild(card: ModelCard, uri: str) -> nn.Module:
-    """The card's module with weights still to be loaded; torch's random state is left as it was."""
+def _rebuild(card: ModelCard, uri: str, device: Literal["cpu", "meta"]) -> nn.Module:
+    """The card's module with weights still to be loaded; on "meta" it has shapes and takes no memory for tensors.
+
+    Torch's random state is left as it was.
+    """
     entry = MODELS[card.model]
     try:
         config = entry.config(**card.architecture)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device(device):
             return _composed(card, lambda: entry.build(config, card.spec))
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError) as error:
         raise BundleError(uri, f"{CARD}: the architecture of '{card.model}' is not valid: {error}") from error
@@ -271,13 +287,26 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def _load_weights(module: nn.Module, data: bytes, uri: str) -> None:
-    """Copies the tensors in `data` into `module`; BundleError unless names, shapes and dtypes are exactly its own."""
+def _loaded(card: ModelCard, shapes: nn.Module, data: bytes, uri: str) -> nn.Module:
+    """The card's module with the tensors in `data`; BundleError unless they are exactly those of `shapes`.
+
+    Compared before the module is built: a card of a few bytes can ask for any number of weights, and gets memory for
+    no more than the file holds.
+    """
     try:
         stored = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise BundleError(uri, f"{WEIGHTS} cannot be read ({error})") from error
-    own = _tensors(module)
+    _require_same(stored, _tensors(shapes), uri)
+    module = _rebuild(card, uri, "cpu")
+    with torch.no_grad():
+        for name, tensor in _tensors(module).items():
+            tensor.copy_(stored[name])
+    return module
+
+
+def _require_same(stored: Mapping[str, Tensor], own: Mapping[str, Tensor], uri: str) -> None:
+    """BundleError unless names, shapes and dtypes are those of `own`, and all numbers finite."""
     if set(stored) != set(own):
         raise BundleError(
             uri, f"{WEIGHTS} and the architecture name different tensors: {_some_of(set(stored) ^ set(own))}"
@@ -289,9 +318,6 @@ def _load_weights(module: nn.Module, data: bytes, uri: str) -> None:
             raise BundleError(uri, f"{WEIGHTS}: '{name}' is {found}, the architecture has {wanted}")
         if given.is_floating_point() and not torch.isfinite(given).all():
             raise BundleError(uri, f"{WEIGHTS}: '{name}' holds values that are not finite numbers")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(stored[name])
 
 
 def _load_files(module: nn.Module, files: Mapping[str, bytes], uri: str) -> None:
