@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 
 from trading_core.calibration.conformal import Adaptive, Conformal
+from trading_core.calibration.temperature import ClassCalibration
 from trading_core.dataset.panel import Panel, trailing_volatility
 from trading_core.dataset.scaling import Scaler
 from trading_core.dataset.windows import ScaledPanel, Vocabulary, WindowSet, WindowSpec
@@ -26,7 +27,7 @@ from trading_core.models.tft import TFTConfig
 from trading_core.models.transformer import TransformerConfig
 from trading_core.models.trees import LightGBMConfig
 from trading_core.registry.bundle import Bundle, ModelCard, architecture_of
-from trading_core.schema import Target
+from trading_core.schema import CLASS_TARGETS, Target
 from trading_core.training.config import TrainingConfig
 from trading_core.training.data import input_spec
 from trading_core.training.fit import FitResult
@@ -126,10 +127,17 @@ def card_of(name: str, result: FitResult, train: WindowSet, config: Any = None) 
         instrument_columns=(),
         fingerprints={feature: f"print-of-{feature}" for feature in panel.features},
         target_scale="volatility",
+        class_threshold=train.spec.class_threshold,
+        barrier_width=train.spec.barrier_width,
         static=train.spec.static,
         scaler=scaler_of(train).to_json(),
         vocabulary=train.vocabulary.to_json(),
         calibration=tuple(fitted.to_json() for fitted in result.calibration),
+        class_calibration={
+            str(target): tuple(ClassCalibration().to_json() for _ in result.calibration)
+            for target in train.spec.targets
+            if target in CLASS_TARGETS
+        },
         intervals=tuple(Conformal(0.1, True).to_json() for _ in result.calibration),
         adaptive=Adaptive().to_json(),
         thresholds={},

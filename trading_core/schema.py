@@ -6,6 +6,7 @@ exchange's date. Quantities are shares (fractions allowed). All timestamps are t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -210,6 +211,9 @@ def month_of(day: date) -> str:
 # --- what a model reads and gives -------------------------------------------------------------------------------------
 
 
+MASK_SUFFIX = "__missing"  # of a channel that is 1.0 where the feature before it is missing
+
+
 class Target(StrEnum):
     """What a model is asked of the h sessions after a decision. Where it is unclear, a unit is that of the scaled label."""
 
@@ -219,6 +223,13 @@ class Target(StrEnum):
     VOLATILITY = "volatility"  # log of the root mean squared session return over the trailing volatility
     BARRIER = "barrier"  # logits of stop, neither, take: which of two barriers in volatility units is touched first
     RANK = "rank"  # the return's rank within its session, as a standard normal score
+
+
+# Targets that say a probability of each of three classes: their codes 0, 1, 2 by name.
+CLASS_TARGETS: Mapping[Target, tuple[str, str, str]] = {
+    Target.CLASSES: ("bear", "neutral", "bull"),
+    Target.BARRIER: ("stop", "neither", "take"),
+}
 
 
 @dataclass(frozen=True, slots=True)

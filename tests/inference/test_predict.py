@@ -14,11 +14,12 @@ from model_samples import CONFIGS, TRAINING, bundle_of, closes_of, planted_panel
 from torch import Tensor, nn
 
 from trading_core.calibration.platt import Platt
+from trading_core.calibration.temperature import ClassCalibration
 from trading_core.errors import BundleError, InvalidConfigError, LookAheadError, NoDataError
 from trading_core.inference.predict import ForecastLabels, predict
 from trading_core.models.registry import MODELS
 from trading_core.registry.bundle import Bundle
-from trading_core.schema import FORECASTS, QUANTILE_COLUMNS
+from trading_core.schema import FORECASTS, QUANTILE_COLUMNS, Target
 from trading_core.training.data import input_spec
 from trading_core.training.fit import fit
 
@@ -48,6 +49,14 @@ class Fixed(nn.Module):
 
     def forward(self, x: Tensor, static: Tensor) -> Tensor:
         return self.level.expand(len(x), 2, 7) + 0.25  # type: ignore[operator]
+
+
+class FixedClasses(Fixed):
+    """Odds of 4 : 2 : 2 for Bear, Neutral, Bull, beside the quantiles."""
+
+    def forward(self, x: Tensor, static: Tensor) -> Tensor:
+        odds = torch.log(torch.tensor([4.0, 2.0, 2.0])).expand(len(x), 2, 3)
+        return torch.cat((super().forward(x, static), odds), dim=-1)
 
 
 def fixed(**changes: Any) -> Bundle:
@@ -80,6 +89,21 @@ def test_quantiles_are_in_units_of_the_label_and_p_up_is_calibrated() -> None:
         # F is linear between q25 = -0.75 and q50 = 0.25: F(0) = 0.25 + 0.75 * 0.25.
         odds = np.log((1 - 0.4375) / 0.4375) + platt_b
         np.testing.assert_allclose(rows["p_up"], 1 / (1 + np.exp(-odds)), rtol=1e-9)
+
+
+def test_probabilities_of_classes_are_calibrated_by_horizon() -> None:
+    calibration = (ClassCalibration(), ClassCalibration(2.0, (0.0, 0.0, np.log(3.0))))
+    made = fixed(
+        spec=replace(BUNDLE.card.spec, targets=(Target.QUANTILES, Target.CLASSES)),
+        class_calibration={"classes": tuple(fitted.to_json() for fitted in calibration)},
+    )
+    frame = predict(replace(made, module=FixedClasses()), PANEL, np.array([150]), CLOSES, LABELS, threads=1)
+    # The odds themselves, and their square roots with Bull's times three.
+    for horizon, odds in ((1, (4.0, 2.0, 2.0)), (3, (2.0, 2.0**0.5, 3.0 * 2.0**0.5))):
+        rows = frame.filter(pl.col("horizon") == horizon)
+        np.testing.assert_allclose(rows["p_bear"], odds[0] / sum(odds), rtol=1e-6)
+        np.testing.assert_allclose(rows["p_bull"], odds[2] / sum(odds), rtol=1e-6)
+    assert frame["p_stop"].null_count() == len(frame)
 
 
 def test_a_target_without_its_own_volatility_is_in_units_of_two_percent_a_session() -> None:

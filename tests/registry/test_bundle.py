@@ -15,6 +15,7 @@ import torch
 
 from trading_core.calibration.conformal import Adaptive, Conformal
 from trading_core.calibration.platt import Platt
+from trading_core.calibration.temperature import ClassCalibration
 from trading_core.dataset.scaling import Scaler
 from trading_core.errors import ArtifactCorruptedError, ArtifactMissingError, BundleError, FormulaMismatchError
 from trading_core.models.lstm import LSTMConfig
@@ -44,10 +45,13 @@ CARD_IN = ModelCard(
     instrument_columns=(),
     fingerprints={"a": "1f", "b": "2e"},
     target_scale="volatility",
+    class_threshold=0.5,
+    barrier_width=1.0,
     static=("sector",),
     scaler=Scaler(("a", "b"), (0.5, 0.0), (2.0, 1.0)).to_json(),
     vocabulary='{"sectors": ["a", "b"], "symbols": []}',
     calibration=(Platt().to_json(), Platt(0.9, 0.125).to_json()),
+    class_calibration={},
     intervals=(Conformal(0.1, True).to_json(),) * 2,
     adaptive=Adaptive().to_json(),
     thresholds={},
@@ -107,6 +111,15 @@ def edited(store: ArtifactStore, change: Callable[[dict[str, Any]], object]) -> 
     store.publish("m", {CARD: json.dumps(card).encode(), WEIGHTS: published.read(WEIGHTS)}, NOW)
 
 
+HOT = ClassCalibration().to_json().replace('"temperature": 1.0', '"temperature": 21.0')
+
+
+def with_classes(card: dict[str, Any], *texts: str) -> None:
+    """A card of a model of Bear, Neutral and Bull, calibrated by `texts`."""
+    card["spec"]["targets"].append("classes")
+    card["class_calibration"] = {"classes": list(texts)}
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -114,7 +127,7 @@ def edited(store: ArtifactStore, change: Callable[[dict[str, Any]], object]) -> 
         (lambda card: card["spec"].update(code="import os"), "unknown, missing or altered keys: spec.code"),
         (lambda card: card.pop("cutoff"), "cutoff: "),
         (lambda card: card["spec"].pop("static_cardinalities"), "keys: spec.static_cardinalities"),
-        (lambda card: card.update(format_version=3), "format_version 3; this code reads 2"),
+        (lambda card: card.update(format_version=2), "format_version 2; this code reads 3"),
         (
             lambda card: card.update(model="resnet"),
             f"unknown model class 'resnet' (known: {', '.join(sorted(MODELS))})",
@@ -158,6 +171,14 @@ def edited(store: ArtifactStore, change: Callable[[dict[str, Any]], object]) -> 
         (lambda card: card.update(intervals=["{}"]), "1 intervals for 2 horizons"),
         (lambda card: card.update(adaptive='{"alpha": 2, "gamma": 0}'), "a calibration cannot be read"),
         (lambda card: card.update(thresholds={"f1": ["{}", "{}"]}), "a calibration cannot be read"),
+        (lambda card: card.pop("class_calibration"), "class_calibration: "),
+        (lambda card: card.update(class_calibration={"classes": [""] * 2}), "classes are calibrated of ['classes']"),
+        (lambda card: card["spec"]["targets"].append("barrier"), "classes are calibrated of []"),
+        (lambda card: with_classes(card, "{}", "{}"), "a calibration cannot be read"),
+        (lambda card: with_classes(card, ClassCalibration().to_json()), "1 classes for 2 horizons"),
+        (lambda card: with_classes(card, HOT, HOT), "temperature = 21.0: it lies between 0.05 and 20.0"),
+        (lambda card: card.update(class_threshold=-1.0), "class_threshold -1.0, barrier_width 1.0: at most 10.0"),
+        (lambda card: card.update(barrier_width=1e300), "barrier_width 1e+300"),
         (lambda card: card["calibration"].__setitem__(0, "{}"), "a calibration cannot be read"),
         (lambda card: card["fingerprints"].pop("a"), "features and fingerprints name different features"),
         (lambda card: card.update(cutoff="2024-01-01"), "the cut-off 2024-01-01 lies before decisions"),

@@ -19,7 +19,7 @@ class Outputs:
     """quantiles [N,H,Q] of the log return, ascending. p_up [N,H]: raw, not calibrated yet. score [N,H]: the higher the better.
 
     volatility [N,H]: of one session's log return over the horizon. classes [N,H,3]: P(Bear), P(Neutral), P(Bull).
-    barrier [N,H,3]: P(stop), P(neither), P(take). None where the model has no such target.
+    barrier [N,H,3]: P(stop), P(neither), P(take); both raw, too. None where the model has no such target.
     """
 
     quantiles: FloatArray
@@ -28,6 +28,11 @@ class Outputs:
     volatility: FloatArray | None
     classes: FloatArray | None
     barrier: FloatArray | None
+
+    def probabilities(self) -> dict[Target, FloatArray]:
+        """[N,H,3] raw probabilities of each of CLASS_TARGETS that the model has."""
+        found = {Target.CLASSES: self.classes, Target.BARRIER: self.barrier}
+        return {target: values for target, values in found.items() if values is not None}
 
 
 def read_outputs(output: Float32Array, spec: InputSpec, scale: FloatArray, sigma: FloatArray) -> Outputs:

@@ -12,6 +12,7 @@ import polars as pl
 from trading_core.calibration.calibrators import calibrated, calibrator_from_json
 from trading_core.calibration.conformal import Conformal
 from trading_core.calibration.outputs import Outputs, read_outputs
+from trading_core.calibration.temperature import ClassCalibration, calibrated_classes
 from trading_core.dataset.panel import Panel
 from trading_core.dataset.scaling import Scaler
 from trading_core.dataset.windows import ScaledPanel, TargetScale, Vocabulary, WindowSet, WindowSpec
@@ -29,9 +30,11 @@ from trading_core.schema import (
     UTC_TS,
     FloatArray,
     IntArray,
+    Target,
 )
 
 INTERVAL_COLUMNS = ("low_90", "high_90")
+CLASS_COLUMNS = {Target.CLASSES: ("p_bear", "p_bull"), Target.BARRIER: ("p_stop", "p_take")}  # of codes 0 and 2
 FURTHER = ("volatility", "p_bear", "p_bull", "p_stop", "p_take")  # null where the model has no such target
 _COLUMNS = pl.Schema({name: dtype for name, dtype in FORECASTS.columns.items() if name != MONTH})
 
@@ -120,7 +123,7 @@ def _p_up(card: ModelCard, raw: FloatArray) -> FloatArray:
 
 
 def _further(card: ModelCard, found: Outputs, scale: FloatArray) -> dict[str, FloatArray]:
-    """[N,H] of the interval, and of what the model's further targets say."""
+    """[N,H] of the interval, and of what the model's further targets say, probabilities calibrated."""
     quantiles = found.quantiles
     ends = [
         Conformal.from_json(text).apply(quantiles[:, h, 0], quantiles[:, h, -1], scale[:, h])
@@ -129,9 +132,10 @@ def _further(card: ModelCard, found: Outputs, scale: FloatArray) -> dict[str, Fl
     columns = {name: np.stack([pair[k] for pair in ends], axis=1) for k, name in enumerate(INTERVAL_COLUMNS)}
     if found.volatility is not None:
         columns["volatility"] = found.volatility
-    for probabilities, names in ((found.classes, ("p_bear", "p_bull")), (found.barrier, ("p_stop", "p_take"))):
-        if probabilities is not None:
-            columns |= {name: probabilities[..., k] for name, k in zip(names, (0, 2), strict=True)}
+    for target, raw in found.probabilities().items():
+        fitted = [ClassCalibration.from_json(text) for text in card.class_calibration[target]]
+        probabilities = calibrated_classes(fitted, raw)
+        columns |= {name: probabilities[..., k] for name, k in zip(CLASS_COLUMNS[target], (0, 2), strict=True)}
     return columns
 
 

@@ -16,9 +16,8 @@ import numpy as np
 
 from trading_core.errors import InvalidConfigError
 from trading_core.metrics.forecasts import brier, roc_auc
-from trading_core.schema import BoolArray, FloatArray, IntArray
+from trading_core.schema import CLASS_TARGETS, BoolArray, FloatArray, IntArray, Target
 
-MARKET_CLASSES = ("bear", "neutral", "bull")
 Binning = Literal["width", "mass"]
 
 
@@ -124,7 +123,7 @@ def binary_skill(p: FloatArray, outcome: FloatArray, threshold: float = 0.5, bin
 
 
 def class_skill(
-    probabilities: FloatArray, actual: FloatArray, names: Sequence[str] = MARKET_CLASSES, bins: int = 10
+    probabilities: FloatArray, actual: FloatArray, names: Sequence[str] = CLASS_TARGETS[Target.CLASSES], bins: int = 10
 ) -> ClassSkill:
     """All metrics of C classes. probabilities: [N, C], rows that sum to 1; actual: [N] codes; names: C of them.
 

@@ -111,10 +111,15 @@ def _card(
         instrument_columns=tuple(model.instrument_columns),
         fingerprints=request.fingerprints,
         target_scale=model.target_scale,
+        class_threshold=model.class_threshold,
+        barrier_width=model.barrier_width,
         static=tuple(model.static),
         scaler=prepared.scaler.to_json(),
         vocabulary=prepared.vocabulary.to_json(),
         calibration=tuple(calibrator.to_json() for calibrator in fitted.calibration),
+        class_calibration={
+            str(target): tuple(fit.to_json() for fit in found.calibration) for target, found in after.classes.items()
+        },
         intervals=tuple(interval.to_json() for interval in after.intervals),
         adaptive=after.adaptive.to_json(),
         thresholds={name: tuple(choice.to_json() for choice in found) for name, found in after.thresholds.items()},

@@ -21,18 +21,20 @@ from torch import Tensor, nn
 
 from trading_core.calibration.calibrators import calibrator_from_json
 from trading_core.calibration.conformal import Adaptive, Conformal
+from trading_core.calibration.temperature import ClassCalibration
 from trading_core.calibration.thresholds import ThresholdChoice
 from trading_core.dataset.scaling import Scaler
 from trading_core.errors import ArtifactCorruptedError, BundleError, FormulaMismatchError, InvalidConfigError
 from trading_core.models.ensemble import joined
 from trading_core.models.per_symbol import PerSymbol
 from trading_core.models.registry import MODELS, HasFiles
-from trading_core.schema import InputSpec
+from trading_core.schema import CLASS_TARGETS, InputSpec
 from trading_core.storage.artifacts import ArtifactStore, Published
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAX_MEMBERS = 64
 LONGEST_ENCODER, LONGEST_HORIZON = 512, 63  # as in the configuration
+FARTHEST_LABEL = 10.0  # of class_threshold and barrier_width, as in the configuration
 _VOCABULARY = {"symbol": "symbols", "sector": "sectors"}  # static column -> its names in the vocabulary
 WEIGHTS = "weights.safetensors"
 CARD = "config.json"
@@ -45,8 +47,10 @@ class ModelCard:
 
     architecture: the fields of the model's config class, of each of `members` networks. features, then
     instrument_columns: the panel's last axis; fingerprints: of each feature's formula. static: static columns, in order.
-    scaler, vocabulary: as trading_core.dataset writes them. calibration (of p_up), intervals (Conformal), thresholds (by
-    objective): one JSON per horizon of `spec`, adaptive: one for all, as trading_core.calibration writes them. cutoff:
+    class_threshold, barrier_width: what the labels of these targets mean, in volatilities (dataset.windows.WindowSpec).
+    scaler, vocabulary: as trading_core.dataset writes them. calibration (of p_up), class_calibration (by target), intervals
+    (Conformal), thresholds (by objective): one JSON per horizon of `spec`, adaptive: one for all, as
+    trading_core.calibration writes them. cutoff:
     the session of the last label end used in training, validation or calibration; ranges are of decision sessions, both
     ends included. data_versions: table -> Delta version. library_versions: package -> version.
     """
@@ -61,10 +65,13 @@ class ModelCard:
     instrument_columns: tuple[str, ...]
     fingerprints: Mapping[str, str]
     target_scale: str
+    class_threshold: float
+    barrier_width: float
     static: tuple[str, ...]
     scaler: str
     vocabulary: str
     calibration: tuple[str, ...]
+    class_calibration: Mapping[str, tuple[str, ...]]
     intervals: tuple[str, ...]
     adaptive: str
     thresholds: Mapping[str, tuple[str, ...]]
@@ -195,7 +202,8 @@ def _check_card(card: ModelCard, uri: str) -> None:
     if not 1 <= card.members <= MAX_MEMBERS:
         problems.append(f"{card.members} members; there are 1 to {MAX_MEMBERS}")
     horizons = len(card.spec.horizons)
-    for what, given in (("calibrations", card.calibration), ("intervals", card.intervals), *card.thresholds.items()):
+    by_name = (*card.class_calibration.items(), *card.thresholds.items())
+    for what, given in (("calibrations", card.calibration), ("intervals", card.intervals), *by_name):
         if len(given) != horizons:
             problems.append(f"{len(given)} {what} for {horizons} horizons")
     problems += [*_spec_problems(card), *_scaler_problems(card)]
@@ -206,6 +214,8 @@ def _check_card(card: ModelCard, uri: str) -> None:
             calibrator_from_json(text)
         for text in card.intervals:
             Conformal.from_json(text)
+        for text in (text for texts in card.class_calibration.values() for text in texts):
+            ClassCalibration.from_json(text)
         for text in (text for texts in card.thresholds.values() for text in texts):
             ThresholdChoice.from_json(text)
         Adaptive.from_json(card.adaptive)
@@ -218,6 +228,14 @@ def _check_card(card: ModelCard, uri: str) -> None:
 def _spec_problems(card: ModelCard) -> list[str]:
     """What is wrong with the shapes: a card of a few bytes must not be able to ask for any amount of memory."""
     spec, problems = card.spec, []
+    if sorted(card.class_calibration) != sorted(set(spec.targets) & CLASS_TARGETS.keys()):
+        problems.append(
+            f"classes are calibrated of {sorted(card.class_calibration)}, the targets are {list(spec.targets)}"
+        )
+    if not (0.0 <= card.class_threshold <= FARTHEST_LABEL and 0.0 < card.barrier_width <= FARTHEST_LABEL):
+        problems.append(
+            f"class_threshold {card.class_threshold}, barrier_width {card.barrier_width}: at most {FARTHEST_LABEL}"
+        )
     if not 1 <= spec.encoder_length <= LONGEST_ENCODER:
         problems.append(f"encoder_length {spec.encoder_length}; it lies between 1 and {LONGEST_ENCODER}")
     if list(spec.horizons) != sorted(set(spec.horizons)) or not all(1 <= h <= LONGEST_HORIZON for h in spec.horizons):
