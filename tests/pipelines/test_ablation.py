@@ -22,6 +22,7 @@ from trading_core.errors import InvalidConfigError, TooShortHistoryError, Unknow
 from trading_core.pipelines import ablate, ablate_cells
 from trading_core.pipelines.ablate import BASE, AblateRequest, AblationResult, Variants, variants_of, with_change
 from trading_core.pipelines.ablation_table import Cell, as_csv, as_markdown, rows_of
+from trading_core.pipelines.cross_validate import FoldPlan, cross_validate
 from trading_core.pipelines.skill import HorizonSkill
 from trading_core.pipelines.workspace import Workspace
 from trading_core.schema import TRIALS
@@ -237,7 +238,9 @@ def test_an_ablation_that_was_interrupted_goes_on(ws: Workspace, monkeypatch: py
 
 
 @pytest.mark.parametrize("folds", [0, 2])
-def test_the_ablation_is_blind_to_the_test_sessions(copied: Callable[..., Workspace], folds: int) -> None:
+def test_ablation_and_cross_validation_are_blind_to_the_test_sessions(
+    copied: Callable[..., Workspace], folds: int
+) -> None:
     found = []
     for name, first in (("true", None), ("scrambled", FIRST_UNSEEN), ("before", date(2025, 4, 22))):
         ws = copied(name)
@@ -245,11 +248,14 @@ def test_the_ablation_is_blind_to_the_test_sessions(copied: Callable[..., Worksp
         if first is not None:
             scrambled(ws, first)
         made = run(ws, Variants(scaler=("robust",)), folds=folds, fold_sessions=20)
-        found.append(as_csv(made.rows))
-        # Horizon 1: a decision is judged when the open two sessions later is known.
+        plan = FoldPlan("combinatorial", 4) if folds else FoldPlan(folds=2)
+        crossed = cross_validate(ws, model="small", plan=plan, test_start=FIRST_UNSEEN, now=NOW)
+        found.append((as_csv(made.rows), crossed.parts))
+        # Horizon 1: a decision is judged when the open two sessions later is known; folds keep the longest horizon's 5.
         assert ws.sessions.offset(made.end, 2) < FIRST_UNSEEN
+        assert ws.sessions.offset(crossed.end, 1 + 5) < FIRST_UNSEEN
     assert found[0] == found[1]
-    assert found[0] != found[2]
+    assert all(true != changed for true, changed in zip(found[0], found[2], strict=True))
 
 
 def test_all_variants_are_judged_on_the_same_decisions(ws: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""`trading evaluate-model` and `trading compare`: how good models are at forecasting."""
+"""`trading evaluate-model`, `cross-validate` and `compare`: how good models are at forecasting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,7 @@ RunId = Callable[[], str]
 def add_judging(app: typer.Typer, now: Clock, run_id: RunId) -> None:
     """Adds the commands to the program; `now` reads the clock, `run_id` names a run."""
     _add_evaluate_model(app, now, run_id)
+    _add_cross_validate(app, now)
     _add_compare(app, now, run_id)
 
 
@@ -56,6 +57,51 @@ def _add_evaluate_model(app: typer.Typer, now: Clock, run_id: RunId) -> None:
             now=now(),
         )
         show(made, as_json, rows=made.horizons)
+
+
+def _add_cross_validate(app: typer.Typer, now: Clock) -> None:
+    @app.command("cross-validate")
+    def cross_validate(
+        market: Market = "",
+        model: Annotated[str, typer.Option(help="A file of configs/models, or of configs/zoo: zoo/gru.")] = "",
+        config_file: Annotated[
+            Path | None, typer.Option("--config", help="The model's config as a file, in place of --model.")
+        ] = None,
+        variant: Annotated[str, typer.Option(help="With a comparison as --config: which of its models.")] = "",
+        scheme: Annotated[
+            Literal["purged_k_fold", "combinatorial", "expanding", "rolling"],
+            typer.Option(help="How the history is cut; the last two are walk-forward."),
+        ] = "purged_k_fold",
+        folds: Annotated[
+            int, typer.Option(min=2, help="Groups of the history, or walk-forward blocks at its end.")
+        ] = 5,
+        tested: Annotated[int, typer.Option(min=1, help="combinatorial: groups that each training is tested on.")] = 2,
+        fold_sessions: Annotated[int, typer.Option(min=5, help="expanding, rolling: sessions of a block.")] = 63,
+        train_sessions: Annotated[
+            int | None, typer.Option(min=1, help="rolling: sessions that each block's training looks back.")
+        ] = None,
+        embargo: Annotated[
+            int | None, typer.Option(min=0, help="Sessions dropped beyond the purge. Default: the config's.")
+        ] = None,
+        test_start: Day = None,
+        as_json: Json = False,
+    ) -> None:
+        """Train a model once per fold of its history and judge what each training has not seen; registers nothing.
+
+        Around every test the longest horizon + 1 sessions are purged. Sessions from --test-start on are not even read.
+        """
+        from trading_core.pipelines import cross_validate as pipeline
+
+        if config_file and model:
+            raise typer.BadParameter("give --model or --config, not both")
+        ws, given = opened(market), None
+        if config_file:
+            model, given = config.load_model_file(config_file, variant, ws.settings)
+        plan = pipeline.FoldPlan(scheme, folds, tested, fold_sessions, train_sessions, embargo)
+        day, name = parsed_day(test_start), model or ws.settings.model
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            made = pipeline.cross_validate(ws, model=name, given=given, plan=plan, test_start=day, now=now())
+        show(made, as_json, rows=made.parts)
 
 
 def _add_compare(app: typer.Typer, now: Clock, run_id: RunId) -> None:

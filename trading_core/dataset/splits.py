@@ -31,7 +31,7 @@ from trading_core.schema import DateArray, FloatArray, IntArray
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
     """Decision columns of each part, ascending, and `cutoff`: the session of the last label end that train or
-    validation uses. The cut-off lies strictly before the first test decision."""
+    validation uses. The cut-off lies strictly before the first test decision, except in a fold of a cross-validation."""
 
     train: IntArray
     validation: IntArray

@@ -55,6 +55,16 @@ def held_out(prepared: Prepared, fitted: FitResult, columns: IntArray, panel: Pa
     first = panel.sessions[columns[0]].astype(object)
     if first <= prepared.split.cutoff:
         raise LookAheadError("in training", prepared.split.cutoff, first)
+    return _forecasts(prepared, fitted, columns, panel)
+
+
+def out_of_fold(prepared: Prepared, fitted: FitResult) -> HeldOut:
+    """Forecasts for the split's own test part, which in a cross-validation also lies before what was learned from: purge
+    and embargo alone keep their labels apart."""
+    return _forecasts(prepared, fitted, prepared.split.test, prepared.scaled.panel)
+
+
+def _forecasts(prepared: Prepared, fitted: FitResult, columns: IntArray, panel: Panel) -> HeldOut:
     scaled = prepared.scaled if panel is prepared.scaled.panel else ScaledPanel.of(panel, prepared.scaler)
     windows = WindowSet.for_inference(scaled, columns, prepared.windows, prepared.vocabulary)
     found = outputs_of(forecast(fitted.module, windows), windows, prepared.spec)
