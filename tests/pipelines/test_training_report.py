@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 import yaml
 from model_samples import card_of, planted_panel
-from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
+from sklearn.metrics import accuracy_score, average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 from tiny_market import LAST, NOW, START, trained
 
 from trading_core.calibration.thresholds import ThresholdChoice
@@ -45,6 +45,7 @@ from trading_core.pipelines.train import TrainRequest
 from trading_core.pipelines.workspace import Workspace
 from trading_core.plots.model_report import HorizonReport
 from trading_core.registry.bundle import load_bundle
+from trading_core.schema import Target
 from trading_core.storage.artifacts import ArtifactStore
 from trading_core.training.fit import FitResult
 from trading_core.training.progress import EpochRecord, best_epoch
@@ -56,6 +57,7 @@ CONFIG: dict[str, Any] = {
     "horizons": [1, 3],
     "encoder_length": 5,
     "static": ["sector", "symbol"],
+    "targets": ["quantiles", "classes", "barrier"],
     "ensemble": 2,
     "seed": 4,
     "architecture": {"hidden_size": 8, "hidden_continuous_size": 4},
@@ -113,6 +115,30 @@ def test_probabilities_are_judged_as_sklearn_judges_them(learned: Learned, h: in
         assert tables[name].count.sum() == len(up)
         assert tables[name].count.max() - tables[name].count.min() <= 2  # a tenth of the rows each
         assert (tables[name].count @ tables[name].probability) == pytest.approx(p.sum())
+
+
+@pytest.mark.parametrize("h", [0, 1])
+def test_classes_are_judged_as_sklearn_judges_them(learned: Learned, h: int) -> None:
+    windows, report = learned.prepared.validation, learned.horizons[h]
+    label, t = outcomes(learned, h)
+    scaled = label / (windows.scaled.panel.sigma[windows.symbol, t] * math.sqrt(report.horizon))
+    came = np.where(scaled > 0.5, 2, np.where(scaled < -0.5, 0, 1))
+    found = learned.after.classes[Target.CLASSES]
+    assert list(report.classes) == ["classes", "barrier"]
+    for name, p in (("raw", found.raw[:, h]), ("calibrated", found.calibrated[:, h])):
+        skill = report.classes["classes"][name]
+        assert skill.accuracy == pytest.approx(accuracy_score(came, p.argmax(axis=1)))
+        assert skill.log_loss == pytest.approx(log_loss(came, p))
+        assert [one.support for one in skill.per_class] == np.bincount(came).tolist()
+        assert [one.name for one in skill.per_class] == ["bear", "neutral", "bull"]
+    assert [one.name for one in report.classes["barrier"]["raw"].per_class] == ["stop", "neither", "take"]
+    metrics = metrics_of(learned.fitted, learned.horizons)
+    assert metrics[f"validation_classes_log_loss_h{report.horizon}"] == pytest.approx(
+        log_loss(came, found.calibrated[:, h])
+    )
+    assert metrics[f"validation_raw_classes_log_loss_h{report.horizon}"] == pytest.approx(
+        log_loss(came, found.raw[:, h])
+    )
 
 
 @pytest.mark.parametrize("h", [0, 1])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trading_core.metrics.classification import binary_skill, reliability
+from trading_core.metrics.classification import binary_skill, class_skill, reliability
 from trading_core.metrics.forecasts import summary
 from trading_core.metrics.intervals import IntervalSkill
 from trading_core.plots import verdict
@@ -255,6 +255,18 @@ def test_equal_probabilities_leave_no_threshold_to_draw() -> None:
     made = model_report(of_one_horizon(replace(horizon(1), thresholds=(one,))))
     assert "The calibrated probabilities are all the same: there is nothing to choose." in parsed(made).words
     assert not [name for name in charts(made) if name.startswith("threshold")]
+
+
+def test_classes_are_told_by_target_and_one_by_one() -> None:
+    assert "Classes" not in parsed(model_report(of_one_horizon(horizon(1)))).words
+    # Three of four right; a row of each class and a second Bull, which is said to be a Bear.
+    p = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.5, 0.1, 0.4]])
+    skill = class_skill(p, np.array([0.0, 1.0, 2.0, 2.0]), ("bear", EVIL, "bull"))
+    made = parsed(model_report(of_one_horizon(replace(horizon(5), classes={"classes": {"raw": skill}}))))
+    assert f"Over 5 sessions: bear, {EVIL}, bull" in made.words
+    assert "raw 75.0 % 83.3 %" in made.words  # recalls 1, 1 and 1/2
+    assert "bear 1 0.500 1.000 0.667" in made.words
+    assert "bull 2 1.000 0.500 0.667" in made.words
 
 
 def test_texts_are_escaped() -> None:

@@ -11,12 +11,12 @@ import numpy as np
 from trading_core.calibration.thresholds import ThresholdChoice
 from trading_core.config import ModelConfig
 from trading_core.dataset.windows import WindowSet
-from trading_core.metrics.classification import binary_skill, reliability
+from trading_core.metrics.classification import ClassSkill, binary_skill, class_skill, reliability
 from trading_core.metrics.forecasts import newey_west_t
 from trading_core.metrics.intervals import IntervalSkill, interval_skill
 from trading_core.models.interpretation import mean_weights
 from trading_core.models.registry import model_entry
-from trading_core.pipelines.after import ALPHA, AfterTraining
+from trading_core.pipelines.after import ALPHA, AfterTraining, FittedClasses
 from trading_core.pipelines.learn import Prepared
 from trading_core.pipelines.train import TrainRequest
 from trading_core.plots.forecasts import Fan
@@ -31,7 +31,7 @@ from trading_core.plots.model_report import (
     Weights,
 )
 from trading_core.registry.bundle import ModelCard
-from trading_core.schema import FloatArray, IntArray
+from trading_core.schema import CLASS_TARGETS, FloatArray, IntArray, Target
 from trading_core.training.config import TrainingConfig
 from trading_core.training.fit import FitResult
 from trading_core.training.progress import EpochRecord, best_epoch
@@ -135,7 +135,13 @@ def _horizon(prepared: Prepared, fitted: FitResult, after: AfterTraining, h: int
         reliability={name: reliability(p, up, 10, "mass") for name, p in (("raw", raw), ("calibrated", calibrated))},
         thresholds=tuple(threshold_curves(choices[h]) for choices in after.thresholds.values()),
         intervals=_intervals(prepared.validation, after, h),
+        classes={str(target): _class_skills(target, found, h) for target, found in after.classes.items()},
     )
+
+
+def _class_skills(target: Target, found: FittedClasses, h: int) -> dict[str, ClassSkill]:
+    stages = {"raw": found.raw, "calibrated": found.calibrated}
+    return {name: class_skill(p[:, h], found.actual[:, h], CLASS_TARGETS[target]) for name, p in stages.items()}
 
 
 def _against_share(prepared: Prepared, raw: FloatArray, up: FloatArray, h: int) -> AgainstShare:

@@ -24,6 +24,7 @@ from trading_core.training.progress import EpochRecord, history_csv
 _SKILL = ("mean_ic", "mean_rank_ic", "rank_icir", "rank_t_stat", "pinball", "coverage_90")
 _PROBABILITY = ("brier", "log_loss", "roc_auc", "pr_auc", "ece", "mce")
 _AT_THRESHOLD = ("accuracy", "precision", "recall", "f1", "mcc")
+_OF_CLASSES = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss", "brier", "ece", "mce")
 _TERCILES = ("coverage_low_volatility", "coverage_middle_volatility", "coverage_high_volatility")
 _HEADLINE = re.compile(
     r"training_seconds|best_epoch|"
@@ -82,6 +83,11 @@ def metrics_of(fitted: FitResult, horizons: Sequence[HorizonReport]) -> dict[str
             named |= {f"{prefix}_{name.removeprefix('coverage_')}": getattr(skill, name) for name in _TERCILES}
             named |= {f"{prefix}_width": skill.mean_width, f"{prefix}_score": skill.interval_score}
         named["interval_coverage"] = report.intervals["conformal"].coverage
+        for target, skills in report.classes.items():
+            named |= {f"{target}_{name}": getattr(skills["calibrated"], name) for name in _OF_CLASSES}
+            named |= {
+                f"raw_{target}_{name}": getattr(skills["raw"], name) for name in ("log_loss", "brier", "ece", "mce")
+            }
         found |= {f"validation_{name}_h{report.horizon}": float(value) for name, value in named.items()}
         for curves in report.thresholds:
             name = curves.objective.lower().replace(" ", "_")

@@ -6,15 +6,15 @@ All numbers are of the validation part, which also stopped the training and cali
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 import numpy as np
 
-from trading_core.metrics.classification import BinarySkill, Reliability
+from trading_core.metrics.classification import BinarySkill, ClassSkill, Reliability
 from trading_core.metrics.forecasts import ForecastSkill
 from trading_core.metrics.intervals import IntervalSkill
-from trading_core.plots import page, verdict
+from trading_core.plots import classes, page, verdict
 from trading_core.plots.calibration import reliability_figure, threshold_figure
 from trading_core.plots.forecasts import Fan, fan_chart
 from trading_core.plots.interpretation import attention_figure, importance_figure
@@ -62,7 +62,8 @@ class AgainstShare:
 @dataclass(frozen=True, slots=True, eq=False)
 class HorizonReport:
     """All that is said of one horizon (sessions). reliability and intervals: by name, before and after their fit on the
-    validation part. calibrated: at the F1 threshold; raw: at one half."""
+    validation part; so are the probabilities of each target with classes. calibrated: at the F1 threshold; raw: at one half.
+    """
 
     horizon: int
     skill: ForecastSkill
@@ -72,6 +73,7 @@ class HorizonReport:
     reliability: Mapping[str, Reliability]
     thresholds: tuple[ThresholdCurves, ...]
     intervals: Mapping[str, IntervalSkill]
+    classes: Mapping[str, Mapping[str, ClassSkill]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,12 +125,14 @@ class ModelReport:
 
 def model_report(report: ModelReport) -> bytes:
     """The report as one UTF-8 HTML file (about 5 MB: the plotting script). Every text of `report` is escaped."""
+    with_classes = any(h.classes for h in report.horizons)
     parts = [
         page.header(report.title, report.facts, "What was trained"),
         page.section("Verdict", _verdict(report)),
         page.section("Skill", _skill(report), _on_validation(report)),
         page.section("Training", _training(report), _training_lead(report)),
         page.section("Probability of a rise", _probabilities(report), _probabilities_lead(report)),
+        page.section("Classes", "".join(_classes(h) for h in report.horizons), classes.LEAD) if with_classes else "",
         page.section("Thresholds", _thresholds(report), _thresholds_lead(report)),
         page.section("Intervals", _intervals(report), _intervals_lead(report)),
         _looked(report.looked, tuple(h.horizon for h in report.horizons)) if report.looked else "",
@@ -254,6 +258,10 @@ def _probabilities(report: ModelReport) -> str:
 
 def _probability_row(name: str, skill: BinarySkill) -> str:
     return page.row(name, [page.number(value, 4) for value in (skill.ece, skill.mce, skill.brier, skill.log_loss)])
+
+
+def _classes(h: HorizonReport) -> str:
+    return "".join(classes.tables(_over(h.horizon), skills) for skills in h.classes.values())
 
 
 def _thresholds_lead(report: ModelReport) -> str:
