@@ -148,6 +148,9 @@ def model_of(name: str) -> ModelConfig:
         "targets": ["quantiles"],
         "score": "quantiles",
     }
+    if "revin_channels" in zoo.architecture:
+        there = [name for name in str(zoo.architecture["revin_channels"]).split() if name in FEATURES]
+        changed["architecture"] = {**zoo.architecture, "revin_channels": " ".join(there)}
     training = {"training": TRAINING} if zoo.training else {}
     return zoo.model_copy(update={**changed, **training, "static": [], "context": []})
 

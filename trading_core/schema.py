@@ -210,7 +210,6 @@ def month_of(day: date) -> str:
 
 # --- what a model reads and gives -------------------------------------------------------------------------------------
 
-
 MASK_SUFFIX = "__missing"  # of a channel that is 1.0 where the feature before it is missing
 
 

@@ -8,7 +8,7 @@ import torch
 from scipy.interpolate import BSpline, make_lsq_spline
 from scipy.special import expit
 
-from trading_core.models.kan import KANLayer, cubic_basis, spline_centres
+from trading_core.models.kan import GroupedKANLayer, KANLayer, cubic_basis, spline_centres
 
 GRIDS = [(1, 1.0), (5, 3.0), (8, 2.0)]
 
@@ -64,6 +64,18 @@ def test_the_layer_is_the_published_sum() -> None:
         np.testing.assert_allclose(layer(x).numpy(), answer, atol=1e-6)  # the grid is stored in float32
 
 
+def test_each_group_has_a_layer_of_its_own() -> None:
+    torch.manual_seed(0)
+    layers = [KANLayer(3, 2, intervals=4, limit=2.0) for _ in range(5)]
+    grouped, x = GroupedKANLayer(5, 3, 2, intervals=4, limit=2.0), 2.0 * torch.randn(7, 5, 3)
+    with torch.no_grad():
+        grouped.base.copy_(torch.stack([layer.base.T for layer in layers]))  # [O,D] -> [D,O]
+        grouped.coefficients.copy_(torch.stack([layer.coefficients.flatten(1).T for layer in layers]))
+        grouped.bias.copy_(torch.arange(10.0).view(5, 2))
+        answer = torch.stack([layer(x[:, g]) for g, layer in enumerate(layers)], dim=1) + grouped.bias
+        torch.testing.assert_close(grouped(x), answer)
+
+
 def test_coefficients_of_scipy_make_the_same_curve() -> None:
     x = np.linspace(-3.0, 3.0, 400)
     fitted = make_lsq_spline(x, np.sin(2.0 * x), knots_of(12, 3.0), k=3)
@@ -112,4 +124,6 @@ def test_a_fresh_layer_has_outputs_of_moderate_size() -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         output = KANLayer(256, 64)(torch.randn(2000, 256))
+        grouped = GroupedKANLayer(8, 256, 64)(torch.randn(200, 8, 256))
     assert 0.1 < float(output.std()) < 2.0
+    assert 0.1 < float(grouped.std()) < 2.0

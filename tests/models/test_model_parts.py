@@ -32,7 +32,7 @@ def test_an_unknown_model_is_named() -> None:
 
 
 def test_the_head_starts_at_the_quantiles_of_a_standard_normal() -> None:
-    head = MonotoneQuantileHead(4, 2, QUANTILES)
+    head = MonotoneQuantileHead(4, InputSpec(("a",), 1, (1, 5)))
     quantiles = head(torch.zeros(3, 4))  # only the biases speak
     expected = torch.tensor([NormalDist().inv_cdf(q) for q in QUANTILES])
     torch.testing.assert_close(quantiles, expected.expand(3, 2, 7), rtol=0, atol=1e-5)
@@ -40,7 +40,7 @@ def test_the_head_starts_at_the_quantiles_of_a_standard_normal() -> None:
 
 def test_the_head_cannot_cross_whatever_its_input() -> None:
     torch.manual_seed(0)
-    quantiles = MonotoneQuantileHead(4, 1, (0.1, 0.9))(100.0 * torch.randn(1000, 4))
+    quantiles = MonotoneQuantileHead(4, InputSpec(("a",), 1, (1,), quantiles=(0.1, 0.9)))(100.0 * torch.randn(1000, 4))
     assert (quantiles.diff(dim=-1) >= 0).all()
 
 

@@ -63,7 +63,7 @@ def test_only_the_heads_of_named_targets_are_built(targets: tuple[Target, ...], 
     module = mixture(targets=targets)
     spec = InputSpec(("a",), 2, HORIZONS, targets=targets)
     assert len(module.heads) == heads
-    columns = sum(head.linear.weight.shape[-1] for head in module.heads)  # type: ignore[union-attr, operator]
+    columns = sum(head.layer.weight.shape[-1] for head in module.heads)  # type: ignore[union-attr, operator]
     assert columns == spec.outputs
     assert module(features()).shape == (7, 2, spec.outputs)
 
@@ -76,7 +76,7 @@ def test_the_output_is_the_experts_weighted_by_their_gates(top_k: int) -> None:
     gate = (x.numpy() @ weights["gate.weight"].T + weights["gate.bias"]).reshape(7, 2, 3)
     hidden = np.tanh(x.numpy() @ weights["body.0.weight"].T + weights["body.0.bias"]).reshape(7, 6, SIZE)
     said = [
-        np.einsum("bgd,gdo->bgo", hidden, weights[f"heads.{i}.linear.weight"]) + weights[f"heads.{i}.linear.bias"]
+        np.einsum("bgd,gdo->bgo", hidden, weights[f"heads.{i}.layer.weight"]) + weights[f"heads.{i}.layer.bias"]
         for i in (0, 1)
     ]
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_no_rounding_makes_equal_quantiles_cross() -> None:
 def test_experts_start_at_the_quantiles_of_a_standard_normal() -> None:
     module = mixture(targets=(Target.RANK, Target.QUANTILES))
     with torch.no_grad():
-        module.heads[0].linear.weight.zero_()  # type: ignore[union-attr, operator]
+        module.heads[0].layer.weight.zero_()  # type: ignore[union-attr, operator]
         quantiles = module(features())[..., 1:]
     answer = [-1.64485, -1.28155, -0.67449, 0.0, 0.67449, 1.28155, 1.64485]  # a table of the normal distribution
     np.testing.assert_allclose(quantiles.numpy(), np.broadcast_to(answer, (7, 2, 7)), atol=1e-4)
@@ -148,7 +148,7 @@ def test_an_expert_that_is_left_out_learns_nothing() -> None:
     module, x = mixture(experts=3, top_k=1), features(rows=1)
     module(x).sum().backward()
     chosen = module.gate(x).view(2, 3).argmax(dim=-1)
-    gradient = module.heads[0].linear.weight.grad.abs().sum(dim=(1, 2)).view(2, 3)  # type: ignore[union-attr, operator]
+    gradient = module.heads[0].layer.weight.grad.abs().sum(dim=(1, 2)).view(2, 3)  # type: ignore[union-attr, operator]
     assert torch.isfinite(gradient).all()
     assert (gradient > 0).sum() == 2
     assert (gradient.argmax(dim=-1) == chosen).all()

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from trading_core.dataset import scaling
-from trading_core.models.kan_former import MASK_SUFFIX, ChannelNormalisation, KANFormerConfig, build
+from trading_core.models.kan_former import ChannelNormalisation, KANFormerConfig, build
 from trading_core.models.revin import RevIN
 from trading_core.schema import InputSpec
 
@@ -45,19 +44,6 @@ def test_it_is_torchs_instance_normalisation() -> None:
     torch.testing.assert_close(layer(x)[0], answer)
 
 
-def test_denormalising_is_the_exact_inverse() -> None:
-    layer = revin(3)
-    x = 100.0 + 7.0 * torch.randn(5, 30, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    x[0, :, 1] = 42.0  # without variance: epsilon is all that is divided by
-    normal, statistics = layer(x)
-    torch.testing.assert_close(layer.denormalise(normal, statistics), x, rtol=1e-12, atol=1e-12)
-    # An output of another length than the window: what was normalised to beta is the mean, one gamma more one std.
-    output = torch.stack((layer.beta, layer.beta + layer.gamma)).expand(5, 2, 3)
-    prices = layer.denormalise(output, statistics)
-    torch.testing.assert_close(prices[:, 0], statistics.mean)
-    torch.testing.assert_close(prices[:, 1], statistics.mean + statistics.std)
-
-
 def test_level_and_scale_are_gone_and_windows_do_not_meet() -> None:
     layer = revin(2)
     x = torch.randn(6, 40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -78,10 +64,6 @@ def test_gradients_equal_numerical_ones() -> None:
 )
 def test_the_config_names_channels(channels: str, columns: tuple[int, ...]) -> None:
     assert KANFormerConfig(revin_channels=channels).revin_columns(SPEC) == columns
-
-
-def test_masks_are_called_as_the_scaler_calls_them() -> None:
-    assert MASK_SUFFIX == scaling.MASK_SUFFIX
 
 
 def test_an_unknown_channel_is_named() -> None:

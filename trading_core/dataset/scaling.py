@@ -10,9 +10,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from trading_core.errors import InvalidConfigError, NoDataError
-from trading_core.schema import Float32Array, FloatArray, IntArray
+from trading_core.schema import MASK_SUFFIX, Float32Array, FloatArray, IntArray
 
-MASK_SUFFIX = "__missing"
 ScalerKind = Literal["zscore", "robust"]
 IQR_OF_NORMAL = 1.3489795003921634  # interquartile range of the standard normal distribution
 

@@ -19,27 +19,21 @@ class MonotoneQuantileHead(nn.Module):
     labels scaled by their volatility are close to one.
     """
 
-    def __init__(self, in_features: int, horizons: int, quantiles: tuple[float, ...]) -> None:
+    def __init__(self, in_features: int, spec: InputSpec) -> None:
         super().__init__()
-        self.horizons, self.count = horizons, len(quantiles)
-        self.middle = middle_of(quantiles)
-        self.linear = nn.Linear(in_features, horizons * self.count)
+        self.horizons, self.count, self.middle = len(spec.horizons), len(spec.quantiles), spec.median
+        self.linear = nn.Linear(in_features, self.horizons * self.count)
         with torch.no_grad():
-            self.linear.bias.copy_(normal_quantile_bias(quantiles).repeat(horizons))
+            self.linear.bias.copy_(normal_quantile_bias(spec.quantiles, spec.median).repeat(self.horizons))
 
     def forward(self, features: Tensor) -> Tensor:
         raw = self.linear(features).unflatten(-1, (self.horizons, self.count))  # [B,H*Q] -> [B,H,Q]
         return monotone_quantiles(raw, self.middle)
 
 
-def middle_of(quantiles: tuple[float, ...]) -> int:
-    """The position of the quantile nearest to the median."""
-    return min(range(len(quantiles)), key=lambda i: abs(quantiles[i] - 0.5))
-
-
-def normal_quantile_bias(quantiles: tuple[float, ...]) -> Tensor:
+def normal_quantile_bias(quantiles: tuple[float, ...], middle: int) -> Tensor:
     """[Q] that `monotone_quantiles` turns into the quantiles of a standard normal."""
-    middle, points = middle_of(quantiles), [NormalDist().inv_cdf(q) for q in quantiles]
+    points = [NormalDist().inv_cdf(q) for q in quantiles]
     gaps = [abs(points[i] - points[i + (1 if i < middle else -1)]) for i in range(len(points)) if i != middle]
     start = [log(expm1(gap)) for gap in gaps]  # softplus(start) = gap
     start.insert(middle, points[middle])
@@ -62,7 +56,7 @@ class OutputHead(nn.Module):
         super().__init__()
         self.horizons = len(spec.horizons)
         self.parts = nn.ModuleList(
-            MonotoneQuantileHead(in_features, self.horizons, spec.quantiles)
+            MonotoneQuantileHead(in_features, spec)
             if target is Target.QUANTILES
             else nn.Linear(in_features, self.horizons * spec.width(target))
             for target in spec.targets

@@ -84,3 +84,28 @@ class KANLayer(nn.Module):
         exact = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         basis = cubic_basis(exact, self.centres, self.width).flatten(-2)  # [...,D] -> [...,K*D]
         return F.linear(F.silu(x), self.base) + F.linear(basis, self.coefficients.flatten(1))  # [...,O]
+
+
+class GroupedKANLayer(nn.Module):
+    """[B,G,D] -> [B,G,O]: a `KANLayer` of its own for each group, plus a bias, so that it can start at given outputs."""
+
+    centres: Tensor  # [K]
+
+    def __init__(
+        self, groups: int, in_features: int, out_features: int, intervals: int = 5, limit: float = 3.0
+    ) -> None:
+        super().__init__()
+        self.width = 2.0 * limit / intervals
+        centres = spline_centres(intervals, limit).float()
+        self.register_buffer("centres", centres, persistent=False)
+        bound = (6.0 / (in_features + out_features)) ** 0.5  # Xavier's, of each group
+        self.base = nn.Parameter(torch.empty(groups, in_features, out_features).uniform_(-bound, bound))
+        drawn = torch.randn(groups, len(centres) * in_features, out_features)
+        self.coefficients = nn.Parameter(0.1 / in_features**0.5 * drawn)  # [G,K*D,O]
+        self.bias = nn.Parameter(torch.zeros(groups, out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        exact = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        basis = cubic_basis(exact, self.centres, self.width).flatten(-2)  # [B,G,D] -> [B,G,K*D]
+        smooth = torch.einsum("bgd,gdo->bgo", F.silu(x), self.base)
+        return smooth + torch.einsum("bgk,gko->bgo", basis, self.coefficients) + self.bias

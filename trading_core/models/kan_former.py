@@ -3,7 +3,8 @@
     x -> RevIN of `revin_channels` -> linear -> bidirectional LSTM -> SwiGLU -> positions
       -> Transformer encoder whose feed-forward is KAN -> LayerNorm -> mean and last step --+
     static codes, context channels, RevIN's mean and log-std -> MLP ------------------------+-> fusion
-      -> residual SwiGLU -> per horizon: gated KAN experts, each with a regression and a classification head
+      -> residual SwiGLU -> per horizon: gated experts of two KAN layers, the second one the regression head and the
+         classification head
 
 KAN: kan.py (Liu et al. 2024). RevIN: revin.py (Kim et al. 2022). SwiGLU: Shazeer 2020. Experts: moe.py. The LSTM reads the
 window backwards too: all of it is known at the decision.
@@ -12,6 +13,7 @@ window backwards too: all of it is known at the decision.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +21,13 @@ from torch import Tensor, nn
 from trading_core.models.blocks import ResidualBlock, SampleEmbedding, SwiGLU
 from trading_core.models.bounds import require_between, require_multiple, require_one_of
 from trading_core.models.encoder import EncoderBlock
-from trading_core.models.kan import KANLayer
+from trading_core.models.kan import GroupedKANLayer, KANLayer
 from trading_core.models.moe import MixtureOfExperts, require_choosing
 from trading_core.models.positions import POSITIONS, Positions, position_encoding
 from trading_core.models.revin import RevIN
 from trading_core.models.search import Choice, Real, SearchSpace, Whole
-from trading_core.schema import InputSpec
+from trading_core.schema import MASK_SUFFIX, InputSpec
 
-MASK_SUFFIX = "__missing"  # of the channels that schema.InputSpec puts after the features
 ALL = "all"
 
 
@@ -35,8 +36,8 @@ class KANFormerConfig:
     """`revin_channels`: names with spaces between them, "" for none, or "all" for all that are neither masks nor context.
 
     RevIN takes a channel's level and volatility out of each window and hands them on beside the path. That suits
-    channels on a price-like scale that wanders; features that are scale-free already lose by it. It acts on the input
-    only: the targets are returns, ranks and logits, so no output is ever brought back to a channel's scale (revin.py).
+    channels whose level wanders, such as volatilities; a feature whose level within the window is what it says loses by
+    it (docs/decisions.md), so none is normalised by default.
     """
 
     hidden_size: int = 32  # D, even: half of it per direction of the LSTM
@@ -94,6 +95,7 @@ SEARCH: SearchSpace = {
     "feed_forward_size": Choice((16, 32, 64)),
     "positions": Choice(POSITIONS),
     "spline_intervals": Whole(3, 10),
+    "revin_channels": Choice(("", ALL)),
     "experts": Whole(2, 8),
     "expert_size": Choice((8, 16, 32)),
     "top_k": Choice((0, 2)),
@@ -115,8 +117,10 @@ class KANFormerModel(nn.Module):
         self.residual = ResidualBlock(size, SwiGLU(size, 2 * size, size), dropout)
         self.norm = nn.LayerNorm(size)
         hidden = len(spec.horizons) * config.experts * config.expert_size
-        body = KANLayer(size, hidden, config.spline_intervals, config.spline_limit)
-        self.mixture = MixtureOfExperts(size, body, config.expert_size, config.experts, config.top_k, spec)
+        intervals, limit = config.spline_intervals, config.spline_limit
+        body = KANLayer(size, hidden, intervals, limit)
+        heads = partial(GroupedKANLayer, intervals=intervals, limit=limit)
+        self.mixture = MixtureOfExperts(size, body, config.expert_size, config.experts, config.top_k, spec, heads)
 
     def forward(self, x: Tensor, static: Tensor) -> Tensor:
         normal, statistics = self.normalise(x)  # [B,E,C], [B,2R]

@@ -6,14 +6,15 @@ only would cost more than it saves, so `top_k` changes the mixture and not the w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trading_core.models.heads import middle_of, monotone_quantiles, normal_quantile_bias
+from trading_core.models.heads import monotone_quantiles, normal_quantile_bias
 from trading_core.schema import InputSpec, Target
 
 REGRESSION = (Target.QUANTILES, Target.VOLATILITY, Target.RANK)
@@ -33,21 +34,28 @@ class GroupedLinear(nn.Module):
         return torch.einsum("bgd,gdo->bgo", x, self.weight) + self.bias
 
 
+# (groups, in_features, out_features) -> a layer [B,G,D] -> [B,G,O] of its own for each group, with a `bias` [G,O].
+GroupedLayer: TypeAlias = Callable[[int, int, int], nn.Module]
+
+
 class ExpertHead(nn.Module):
     """What every expert says of some of the targets: hidden [B,G,F] -> one [B,G,w] per target. G = horizons x experts."""
 
-    def __init__(self, groups: int, in_features: int, spec: InputSpec, targets: tuple[Target, ...]) -> None:
+    def __init__(
+        self, groups: int, in_features: int, spec: InputSpec, targets: tuple[Target, ...], layer: GroupedLayer
+    ) -> None:
         super().__init__()
         self.targets, self.widths = targets, [spec.width(target) for target in targets]
-        self.middle = middle_of(spec.quantiles)
-        self.linear = GroupedLinear(groups, in_features, sum(self.widths))
+        self.middle = spec.median
+        self.layer = layer(groups, in_features, sum(self.widths))
         if Target.QUANTILES in targets:
             start = sum(self.widths[: targets.index(Target.QUANTILES)])
             with torch.no_grad():
-                self.linear.bias[:, start : start + len(spec.quantiles)] = normal_quantile_bias(spec.quantiles)
+                bias = self.layer.get_parameter("bias")
+                bias[:, start : start + len(spec.quantiles)] = normal_quantile_bias(spec.quantiles, spec.median)
 
     def forward(self, hidden: Tensor) -> dict[Target, Tensor]:
-        parts = dict(zip(self.targets, self.linear(hidden).split(self.widths, dim=-1), strict=True))
+        parts = dict(zip(self.targets, self.layer(hidden).split(self.widths, dim=-1), strict=True))
         if Target.QUANTILES in parts:
             parts[Target.QUANTILES] = monotone_quantiles(parts[Target.QUANTILES], self.middle)
         return parts
@@ -85,16 +93,24 @@ def require_choosing(top_k: int) -> None:
 class MixtureOfExperts(nn.Module):
     """features [B,D] -> [B,H,O], the columns of `spec.targets`; every horizon has its own N experts and its own gate.
 
-    body: [B,D] -> [B,H*N*F], the experts' hidden layers side by side; each expert has a regression head and a
-    classification head on its F columns, for those targets that the spec names. gate: softmax of a linear layer over
-    all experts, or over the `top_k` largest (Shazeer et al. 2017, equations 3 to 5, without noise); 0 means all.
+    body: [B,D] -> [B,H*N*F], the experts' hidden layers side by side. Each expert has a regression head and a
+    classification head on its F columns, for those targets that the spec names; a head is one `layer`. gate: softmax of
+    a linear layer over all experts, or over the `top_k` largest (Shazeer et al. 2017, equations 3 to 5, without noise);
+    0 means all.
 
     Regression columns are convex combinations of the experts' columns. An expert's quantiles do not decrease, so their
     combination does not either. Classes are mixed as probabilities and handed on as logits again.
     """
 
     def __init__(
-        self, in_features: int, body: nn.Module, expert_size: int, experts: int, top_k: int, spec: InputSpec
+        self,
+        in_features: int,
+        body: nn.Module,
+        expert_size: int,
+        experts: int,
+        top_k: int,
+        spec: InputSpec,
+        layer: GroupedLayer = GroupedLinear,
     ) -> None:
         super().__init__()
         if top_k > experts:
@@ -103,7 +119,7 @@ class MixtureOfExperts(nn.Module):
         groups = len(spec.horizons) * experts
         self.body, self.gate = body, nn.Linear(in_features, groups)
         self.heads = nn.ModuleList(
-            ExpertHead(groups, expert_size, spec, targets)
+            ExpertHead(groups, expert_size, spec, targets, layer)
             for kind in (REGRESSION, CLASSIFICATION)
             if (targets := tuple(target for target in spec.targets if target in kind))
         )

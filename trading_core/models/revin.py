@@ -21,9 +21,8 @@ class RevIN(nn.Module):
     The variance divides by E. Level and volatility are gone from the result; whoever still needs them takes them from
     the statistics. A window reads nothing but itself, so a sample does not depend on its batch.
 
-    `denormalise` is the published exact inverse, for an output on the scale of an input channel, such as a price. No
-    member of schema.Target is a price: all are returns in units of volatility, ranks, ratios or logits. So training
-    and inference never call it; it is here because it makes the layer reversible, for a price target to come.
+    The published inverse brings an output back to its input channel's scale. No member of schema.Target is a price or
+    any other channel, so there is none here (docs/decisions.md).
     """
 
     def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
@@ -37,8 +36,3 @@ class RevIN(nn.Module):
         std = (x.var(dim=1, correction=0) + self.epsilon).sqrt()
         normal = (x - mean.unsqueeze(1)) / std.unsqueeze(1)
         return normal * self.gamma + self.beta, InstanceStatistics(mean, std)
-
-    def denormalise(self, y: Tensor, statistics: InstanceStatistics) -> Tensor:
-        """y [B,P,R] back on the scale of the windows that `statistics` describe: std * (y - beta) / gamma + mean."""
-        normal = (y - self.beta) / self.gamma
-        return normal * statistics.std.unsqueeze(1) + statistics.mean.unsqueeze(1)

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from trading_core.models.closed_form import Samples, unconditional
 from trading_core.models.search import SearchSpace
-from trading_core.schema import InputSpec
+from trading_core.schema import MASK_SUFFIX, InputSpec
 
 if TYPE_CHECKING:
     from trading_core.models.registry import Batches
 
 STATES = 3  # below, unknown, above: the sign of the channel's distance to its mean, plus 1
-MASK_SUFFIX = "__missing"  # see schema.InputSpec.channels
 
 
 @dataclass(frozen=True, slots=True)
