@@ -12,7 +12,7 @@ from tiny_market import backfilled, forecast, settings_of, traded, trained
 
 from trading_core import config
 from trading_core.errors import InvalidConfigError, OrderWindowClosedError
-from trading_core.pipelines import backfill, evaluate, markets, summary, trade
+from trading_core.pipelines import backfill, evaluate, markets, summary, trade, tune
 from trading_core.pipelines.markets import Trading
 from trading_core.pipelines.workspace import Workspace, open_workspace
 
@@ -165,3 +165,12 @@ def test_intraday_bars_are_not_trained_or_traded(ws: Workspace) -> None:
     ):
         with pytest.raises(InvalidConfigError, match=r"bars of '1h' are stored.*allowed: 1d"):
             refused()
+
+
+def test_a_search_on_one_symbol_says_that_it_watched_the_loss(ws: Workspace) -> None:
+    """The config watches the rank IC, which one symbol has not."""
+    ref = tune.prepare(ws, model="linear", trials=1, test_start=None, now=NOW)
+    assert tune.run(ref.request_uri, 1, ws.settings, NOW)
+    made = tune.result(ws, ref)
+    assert made.monitor == "loss"
+    assert made.best_value < 0.0  # a loss, the other way round

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,9 @@ import yaml
 from test_no_look_ahead import scrambled
 from tiny_market import MARKET, NOW
 
-from trading_core import config
+from trading_core import cli, config
 from trading_core.config import ModelConfig
-from trading_core.errors import InvalidConfigError, NoDataError
+from trading_core.errors import InvalidConfigError, NoDataError, TrainingFailedError
 from trading_core.pipelines import train, tune
 from trading_core.pipelines.refs import TuneRef, TuneResult
 from trading_core.pipelines.workspace import Workspace
@@ -34,6 +35,7 @@ BASE: dict[str, Any] = {
     "architecture": {"hidden_size": 8, "layers": 1},
     "training": {"epochs": 1, "batches_per_epoch": 2, "dates_per_batch": 2},
 }
+SOLVED: dict[str, Any] = {"model": "linear", "architecture": {}, "training": {}}
 FIRST_UNSEEN = date(2025, 5, 1)
 
 
@@ -256,6 +258,43 @@ def test_a_search_in_a_process_of_its_own(ws: Workspace, capsys: pytest.CaptureF
     tune.run_in_process(ref, ws.settings)
     assert "trial 0  complete" in capsys.readouterr().out
     assert tune.result(ws, ref).complete == 1
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, living: Callable[..., None]) -> None:
+    """The first of the workers dies at once; the others are `living`."""
+    started = iter(range(16))
+
+    def work(ref: TuneRef, settings: Any, timeout: float | None) -> None:
+        if next(started) == 0:
+            raise TrainingFailedError("its process ended with code -9:\nKilled")
+        living(ref, settings)
+
+    monkeypatch.setattr(tune, "run_in_process", work)
+
+
+def test_a_dead_worker_does_not_spoil_a_search_that_others_complete(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_model(ws, **SOLVED)
+    dying(monkeypatch, lambda ref, settings: tune.run(ref.request_uri, ref.trials, settings, NOW))
+    command = ["tune", "--market", "tiny", "--model", "small", "--trials", "2", "--test-start", "2025-05-01"]
+    monkeypatch.setenv("TRADING_VAR_DIR", str(ws.settings.var_dir))
+    monkeypatch.setattr(cli, "_now", lambda: NOW)
+    monkeypatch.setattr(sys, "argv", ["trading", *command, "--workers", "2"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    printed = capsys.readouterr()
+    assert stopped.value.code == 0, printed.err
+    assert re.search(r"worker [12] of 2: its process ended with code -9", printed.out)
+    assert re.search(r"complete +2\n", printed.out)
+
+
+def test_dead_workers_are_an_error_where_trials_are_missing(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_model(ws, **SOLVED)
+    dying(monkeypatch, lambda ref, settings: tune.run(ref.request_uri, 1, settings, NOW))
+    with pytest.raises(TrainingFailedError, match=r"(?s)holds 1 of 2 trials.*worker [12] of 2: .*code -9.*Killed"):
+        tune.run_in_processes(ws, asked(ws, trials=2), 2)
+    tune.run_in_processes(ws, asked(ws, trials=1), 1)  # it is complete, whoever died before
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

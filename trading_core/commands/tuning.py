@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from trading_core import config
 from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show
-
-if TYPE_CHECKING:
-    from trading_core.pipelines.refs import TuneRef
 
 Clock = Callable[[], datetime]
 Pruner = Literal["median", "halving", "none"]
@@ -71,19 +67,9 @@ def _add_tune(app: typer.Typer, now: Clock) -> None:
             if workers == 1:
                 pipeline.run(ref.request_uri, trials, settings, now(), timeout)
             else:
-                _in_processes(ref, workers, settings, timeout)
+                pipeline.run_in_processes(ws, ref, workers, timeout)
         made = pipeline.result(ws, ref, save or None)
         show(made, as_json, rows=pipeline.table(ws, ref))
-
-
-def _in_processes(ref: TuneRef, workers: int, settings: config.Settings, timeout: float | None) -> None:
-    from trading_core.pipelines import tune as pipeline
-
-    def work(_: int) -> Any:
-        pipeline.run_in_process(ref, settings, timeout)
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, range(workers)))
 
 
 def _add_ablate(app: typer.Typer, now: Clock) -> None:

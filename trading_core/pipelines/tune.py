@@ -11,6 +11,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ import yaml
 
 from trading_core import config
 from trading_core.config import ModelConfig, Settings
-from trading_core.errors import InvalidConfigError, NoDataError
+from trading_core.errors import InvalidConfigError, NoDataError, TrainingFailedError
 from trading_core.features import build as features
 from trading_core.models.registry import model_entry
 from trading_core.models.search import Real, SearchSpace, Value
@@ -185,6 +186,34 @@ def run_in_process(ref: TuneRef, settings: Settings, timeout: float | None = Non
     requests.run_in_process(["tune", "--request", ref.request_uri, "--trials", str(ref.trials), *more], settings)
 
 
+def run_in_processes(ws: Workspace, ref: TuneRef, workers: int, timeout: float | None = None) -> None:
+    """`run_in_process` by several workers side by side. A worker that dies is named, and its trial taken over by the others.
+
+    Errors: TrainingFailedError (workers died, and the study does not hold its trials).
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(run_in_process, ref, ws.settings, timeout) for _ in range(workers)]
+    died = [
+        f"worker {number} of {workers}: {found.reason}"
+        for number, future in enumerate(futures, start=1)
+        if (found := _failure(future)) is not None
+    ]
+    _, request = requests.read_request(ref.request_uri, TuneRequest, ws.settings)
+    done = study_of(ws, request).done()
+    if died and done < ref.trials:
+        raise TrainingFailedError("\n".join([f"the study holds {done} of {ref.trials} trials", *died]))
+    for line in died:
+        print(f"{line}\nThe study is complete all the same: other workers did its trials.", flush=True)
+
+
+def _failure(future: Future[None]) -> TrainingFailedError | None:
+    """Errors: whatever ended the worker that is not a training's end."""
+    error = future.exception()
+    if error is None or isinstance(error, TrainingFailedError):
+        return error
+    raise error
+
+
 # --- what came of it --------------------------------------------------------------------------------------------------
 
 
@@ -212,7 +241,8 @@ def result(ws: Workspace, ref: TuneRef, save_as: str | None = None) -> TuneResul
         market=ref.market,
         model=request.model_name,
         study=request.study,
-        monitor=str(request.model["training"].get("monitor", TrainingConfig().monitor)),
+        # What was watched: the loss, where no session has a rank IC. Trials of older versions do not say.
+        monitor=str(best.facts.get("monitor", request.model["training"].get("monitor", TrainingConfig().monitor))),
         complete=count("complete"),
         pruned=count("pruned"),
         failed=count("failed"),

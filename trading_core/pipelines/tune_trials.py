@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 import numpy as np
@@ -21,6 +21,7 @@ from trading_core.pipelines.workspace import Workspace
 from trading_core.training.config import TrainingConfig
 from trading_core.training.trial import measure
 from trading_core.training.tune import Measured, Report, was_interrupted
+from trading_core.training.watch import watched
 
 
 def run_trials(ws: Workspace, request: TuneRequest, trials: int, now: datetime, timeout: float | None) -> bool:
@@ -29,7 +30,7 @@ def run_trials(ws: Workspace, request: TuneRequest, trials: int, now: datetime, 
     The panel ends before `test_start`, and all trials share it: options of architecture and training change no window.
     """
     study = study_of(ws, request)
-    before = len([row for row in study.rows() if row.state in ("complete", "pruned", "failed")])
+    before = study.done()
     print(f"Study '{request.study}': {before} of {trials} trials are there", flush=True)
     if before >= trials:
         return True
@@ -77,7 +78,8 @@ class _Trainings:
             raise
         rank_ic = measured.facts["rank_ic"]
         self._record(number, model, math.nan if rank_ic is None else float(rank_ic))
-        return measured
+        monitor = watched(training, self.prepared.validation)
+        return replace(measured, facts={**measured.facts, "monitor": monitor})
 
     def _record(self, number: int, model: ModelConfig, rank_ic: float) -> None:
         """The trial's row, before the study knows the trial's end: one that is begun again writes the same row again."""

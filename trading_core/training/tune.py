@@ -11,7 +11,7 @@ import math
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -145,6 +145,10 @@ class Study:
         found = self._study.get_trials(deepcopy=False)
         return [_row(trial) for trial in found if trial.state != TrialState.WAITING]
 
+    def done(self) -> int:
+        """How many trials are complete, pruned or failed."""
+        return _ended([row.state for row in self.rows()])
+
     def best(self) -> TrialRow | None:
         """The complete trial of the highest value, the earliest of equal ones; None while there is none."""
         complete = [row for row in self.rows() if row.state == "complete"]
@@ -160,7 +164,7 @@ class Study:
         while True:
             self._reclaim()
             states = [row.state for row in self.rows()]
-            done = sum(state in ("complete", "pruned", "failed") for state in states)
+            done = _ended(states)
             if done >= trials:
                 return True
             if timeout is not None and time.monotonic() - started > timeout:
@@ -259,6 +263,10 @@ class Study:
         if self._storage.get_trial(self._id(number)).state == TrialState.RUNNING:
             self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
             _retry(self._study, self._storage.get_trial(self._id(number)))
+
+
+def _ended(states: Sequence[State]) -> int:
+    return sum(state in ("complete", "pruned", "failed") for state in states)
 
 
 def open_study(url: str, spec: StudySpec) -> Study:

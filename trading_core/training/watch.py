@@ -20,6 +20,13 @@ from trading_core.training.validate import monitored_value, ranks_are_defined, v
 OnProgress: TypeAlias = Callable[[EpochRecord], None]
 
 
+def watched(config: TrainingConfig, validation: WindowSet) -> str:
+    """What early stopping watches: the config's `monitor`, and the loss where that is a rank IC which no session has, since
+    no epoch would ever be better than the first."""
+    ranked = config.monitor not in ("rank_ic", "ic") or ranks_are_defined(validation)
+    return config.monitor if ranked else "loss"
+
+
 class Watch:
     """Keeps the history and the best epoch's weights, and says when to stop."""
 
@@ -39,9 +46,7 @@ class Watch:
         self.history: list[EpochRecord] = []
         self.best_epoch, self.best_value = 0, -math.inf
         self.best_weights: dict[str, Tensor] = {}
-        # Without a rank IC no epoch would ever be better than the first.
-        ranked = config.monitor not in ("rank_ic", "ic") or ranks_are_defined(validation)
-        self.monitor = config.monitor if ranked else "loss"
+        self.monitor = watched(config, validation)
         self.spent = 0.0  # seconds of a run before this one, where it goes on
         self._began = self._epoch_began = time.monotonic()
 
