@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_market import NOW, copy_of, prepare, tree
+from tiny_market import NOW, Contents, all_contents, copy_of, prepare, tree
 
 from trading_core import cli
 from trading_core.pipelines.workspace import Workspace
@@ -30,6 +30,12 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Backfilled, trained and forecast up to tiny_market.NOW. Only to be read."""
     return prepare(tmp_path_factory.mktemp("prepared") / "var")
+
+
+@pytest.fixture(scope="session")
+def prepared_tables(prepared: Workspace) -> Contents:
+    """The contents of every table of the prepared workspace."""
+    return all_contents(prepared)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from datetime import date
 import polars as pl
 import pytest
 from test_fetch_failures import failing
-from tiny_market import LAST, NOW, all_contents, assert_same, backfilled, contents, rewritten, versions
+from tiny_market import LAST, NOW, Contents, all_contents, assert_same, backfilled, cleared, contents, versions
 
 from trading_core.errors import ArtifactMissingError
 from trading_core.market.simulated import SimulatedSource
@@ -52,17 +52,21 @@ class DayRun:
         self.published = backfill.publish(self.ws, self.made, self.features, NOW)
 
 
-def without(ws: Workspace, prepared: Workspace, days: Sequence[date]) -> dict[str, pl.DataFrame]:
+def without(ws: Workspace, tables: Contents, days: Sequence[date]) -> Contents:
     """Takes `days` (up to LAST) out of a copy; returns the tables that one run over everything gives."""
-    for name in stored(ws):
-        rewritten(ws, name, lambda rows: rows.clear(), days[0])
-    return stored(prepared)
+    expected = _by_session(tables)
+    for name in expected:
+        cleared(ws, name, days[0])
+    return expected
 
 
-def stored(ws: Workspace) -> dict[str, pl.DataFrame]:
+def stored(ws: Workspace) -> Contents:
     """The tables by session that a backfill writes."""
-    tables = all_contents(ws).items()
-    return {name: frame for name, frame in tables if "session" in frame.columns and name != "forecasts"}
+    return _by_session(all_contents(ws))
+
+
+def _by_session(tables: Contents) -> Contents:
+    return {name: frame for name, frame in tables.items() if "session" in frame.columns and name != "forecasts"}
 
 
 FIRST, SECOND = 0, 1
@@ -87,8 +91,10 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
-def test_two_days_in_any_order_of_their_steps(ws: Workspace, prepared: Workspace, order: list[tuple[int, str]]) -> None:
-    expected = without(ws, prepared, DAYS[-2:])
+def test_two_days_in_any_order_of_their_steps(
+    ws: Workspace, prepared_tables: Contents, order: list[tuple[int, str]]
+) -> None:
+    expected = without(ws, prepared_tables, DAYS[-2:])
     runs = [DayRun(ws, day) for day in DAYS[-2:]]
     for number, step in order:
         runs[number].do(step)
@@ -97,9 +103,9 @@ def test_two_days_in_any_order_of_their_steps(ws: Workspace, prepared: Workspace
     assert ws.store.list("tiny/staging") == []
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_four_days_in_a_random_order_of_their_steps(ws: Workspace, prepared: Workspace, seed: int) -> None:
-    expected = without(ws, prepared, DAYS)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_four_days_in_a_random_order_of_their_steps(ws: Workspace, prepared_tables: Contents, seed: int) -> None:
+    expected = without(ws, prepared_tables, DAYS)
     runs = [DayRun(ws, day) for day in DAYS]
     turns = [number for number in range(len(runs)) for _ in STEPS]
     random.Random(seed).shuffle(turns)
@@ -111,10 +117,10 @@ def test_four_days_in_a_random_order_of_their_steps(ws: Workspace, prepared: Wor
 
 
 def test_bars_that_come_between_the_look_and_the_commit_are_seen_after_it(
-    ws: Workspace, prepared: Workspace, monkeypatch: pytest.MonkeyPatch
+    ws: Workspace, prepared_tables: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The narrowest race: the earlier day does everything just before the later day's first table of features."""
-    expected = without(ws, prepared, DAYS[-2:])
+    expected = without(ws, prepared_tables, DAYS[-2:])
     earlier, later = (DayRun(ws, day) for day in DAYS[-2:])
     later.do("plan", "fetch", "check", "compute")
     replace = Tables.replace
@@ -146,7 +152,7 @@ def other_closes(monkeypatch: pytest.MonkeyPatch, day: date) -> None:
 
 
 def test_a_corrected_bar_of_the_past_changes_the_features_that_look_back_on_it(
-    copied: Callable[..., Workspace], prepared: Workspace, monkeypatch: pytest.MonkeyPatch
+    copied: Callable[..., Workspace], prepared_tables: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_day, everything = copied("one"), copied("all")
     other_closes(monkeypatch, DAYS[0])
@@ -154,7 +160,7 @@ def test_a_corrected_bar_of_the_past_changes_the_features_that_look_back_on_it(
     backfilled(everything, date(2025, 5, 1), LAST, refresh=True)
     assert_same(stored(one_day), stored(everything))
     later = contents(one_day, "features_returns").filter(pl.col("session") == DAYS[1])
-    assert not later.equals(contents(prepared, "features_returns").filter(pl.col("session") == DAYS[1]))
+    assert not later.equals(prepared_tables["features_returns"].filter(pl.col("session") == DAYS[1]))
 
 
 def test_a_run_that_dies_after_its_bars_is_mended_by_the_next(
@@ -172,9 +178,9 @@ def test_a_run_that_dies_after_its_bars_is_mended_by_the_next(
 
 
 def test_the_events_of_a_session_are_stored_before_its_bars(
-    ws: Workspace, prepared: Workspace, monkeypatch: pytest.MonkeyPatch
+    ws: Workspace, prepared_tables: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without(ws, prepared, DAYS[-1:])
+    without(ws, prepared_tables, DAYS[-1:])
     replace, order = Tables.replace, []
 
     def noted(self: Tables, name: str, *args: object, **options: object) -> int:
@@ -190,8 +196,8 @@ def test_the_events_of_a_session_are_stored_before_its_bars(
 # --- asked again ------------------------------------------------------------------------------------------------------
 
 
-def test_steps_that_are_asked_again_after_the_end_answer_the_same(ws: Workspace, prepared: Workspace) -> None:
-    expected = without(ws, prepared, DAYS[-1:])
+def test_steps_that_are_asked_again_after_the_end_answer_the_same(ws: Workspace, prepared_tables: Contents) -> None:
+    expected = without(ws, prepared_tables, DAYS[-1:])
     run = DayRun(ws, LAST)
     run.do(*STEPS)
     before, stored_bars, published = versions(ws), run.stored, run.published
@@ -218,9 +224,9 @@ def test_files_that_are_gone_without_a_result_are_refused(ws: Workspace) -> None
 
 
 def test_a_symbol_that_failed_is_asked_for_again_by_the_next_default_run(
-    ws: Workspace, prepared: Workspace, monkeypatch: pytest.MonkeyPatch
+    ws: Workspace, prepared_tables: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = without(ws, prepared, DAYS[-1:])
+    expected = without(ws, prepared_tables, DAYS[-1:])
     failing(monkeypatch, {"SIM001", "SIM002"})
     backfilled(ws, LAST, LAST, run_id="failing")
     assert contents(ws, "bars").filter(pl.col("session") == LAST)["symbol"].is_in(["SIM001", "SIM002"]).sum() == 0

@@ -223,7 +223,7 @@ def test_a_process_that_is_killed_again_and_again_ends_with_the_same_tables(tmp_
         process = subprocess.Popen(in_process("backfill", str(ws.settings.var_dir), str(start), str(LAST)))
         limit = len(list(ws.settings.var_dir.rglob("*"))) + chance.randint(1, files // 3)
         while process.poll() is None and len(list(ws.settings.var_dir.rglob("*"))) < limit:
-            time.sleep(0.005)
+            time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         killed += process.wait(60) == -signal.SIGKILL
         assert_whole_sessions(ws)

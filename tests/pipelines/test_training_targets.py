@@ -122,7 +122,7 @@ def test_intervals_are_the_same_however_forecasts_are_batched(ws: Workspace, tmp
     pl.DataFrame({"symbol": members, "from": [START] * 12}).write_csv(path)
     universe = ws.market.universe.model_copy(update={"membership": str(path)})
     made = open_workspace(ws.market.model_copy(update={"universe": universe}), ws.settings)
-    days = panels.feature_sessions(made)[-10:]
+    days = panels.feature_sessions(made)[-5:]
     found = []
     for portions in ([(days[0], days[-1])], [(day, day) for day in days]):
         version = str(trained(made, now=NOW + timedelta(seconds=len(found)), reuse=False).version)

@@ -26,6 +26,8 @@ from trading_core.pipelines.refs import ModelRef, SessionResult
 from trading_core.pipelines.workspace import Workspace, open_workspace
 from trading_core.storage.tables import Predicate
 
+Contents = dict[str, pl.DataFrame]  # of tables, by name
+
 MARKET = "tiny"
 NOW = datetime(2025, 6, 13, 22, 0, tzinfo=UTC)  # a Friday, two hours after the close
 LAST = date(2025, 6, 13)
@@ -117,14 +119,15 @@ def contents(ws: Workspace, name: str) -> pl.DataFrame:
     """A table without its month, columns and rows in one order."""
     frame = ws.tables.read(name)
     frame = frame.select(sorted(column for column in frame.columns if column != "month"))
-    return frame.sort(pl.all())
+    # Features are unique by symbol and session; sorting by hundreds of columns costs more than reading them.
+    return frame.sort("symbol", "session") if name.startswith("features_") else frame.sort(pl.all())
 
 
-def all_contents(ws: Workspace, prefix: str = "") -> dict[str, pl.DataFrame]:
+def all_contents(ws: Workspace, prefix: str = "") -> Contents:
     return {name: contents(ws, name) for name in ws.tables.names() if name.startswith(prefix)}
 
 
-def assert_same(left: dict[str, pl.DataFrame], right: dict[str, pl.DataFrame]) -> None:
+def assert_same(left: Contents, right: Contents) -> None:
     """The same tables, bit for bit (NaN equals NaN)."""
     assert sorted(left) == sorted(right)
     for name, frame in left.items():
@@ -148,6 +151,11 @@ def rewritten(ws: Workspace, name: str, change: Callable[[pl.DataFrame], pl.Data
     """Changes the rows of a table from session `start` on."""
     where = Predicate(start, None) if start else Predicate()
     ws.tables.replace(name, change(ws.tables.read(name, where=where)), where)
+
+
+def cleared(ws: Workspace, name: str, start: date) -> None:
+    """Deletes the rows of a table from session `start` on."""
+    ws.tables.replace(name, pl.DataFrame(), Predicate(start, None))
 
 
 def in_process(*arguments: str) -> list[str]:
