@@ -9,10 +9,12 @@ from urllib.parse import quote
 
 import httpx
 
-from launcher.environment import USER, Installation
+from launcher.environment import SQLITE_CONNECT, USER, Installation
 
 DONE = ("success", "failed")
 ATTEMPTS = 8
+# Longer than a request may wait for SQLite's lock, twice: whoever gives up first hears nothing of what became of it.
+TIMEOUT_S = 2 * SQLITE_CONNECT["timeout"] + 30
 
 
 class AirflowApiError(RuntimeError):
@@ -24,7 +26,7 @@ class AirflowApi:
 
     def __init__(self, home: Installation) -> None:
         self.base_url = home.base_url
-        self._client = httpx.Client(base_url=home.base_url, timeout=60)
+        self._client = httpx.Client(base_url=home.base_url, timeout=TIMEOUT_S)
         try:
             answer = self._client.post("/auth/token", json={"username": USER, "password": home.password})
             answer.raise_for_status()
