@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -98,11 +99,12 @@ def train(sizes: Sizes, features: int, *, compiled: bool = True) -> Iterator[str
         "ours, windows": training_step(problem.ours, lambda: problem.ours(x, static)),
         "ours": panel_step(Problem(features, sizes, HIDDEN), *sizes.train),
     }
-    if compiled:
-        other = Problem(features, sizes, HIDDEN)
-        other.ours.compile_selection()
-        jobs["compiled"] = panel_step(other, *sizes.train)
-    seconds = interleaved(jobs, sizes.rounds)
+    with ExitStack() as stack:
+        if compiled:
+            other = Problem(features, sizes, HIDDEN)
+            stack.enter_context(other.ours.compiled())
+            jobs["compiled"] = panel_step(other, *sizes.train)
+        seconds = interleaved(jobs, sizes.rounds)
     rate = {name: len(symbol) / value for name, value in seconds.items()}
     shape = f"{sizes.train[0]} symbols x {sizes.train[1]} days"
     what = f"training step, F={features}, {shape}"

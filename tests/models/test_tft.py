@@ -279,19 +279,6 @@ def test_mixed_precision(run: Callable[[TFTModel], Tensor]) -> None:
     assert all(torch.isfinite(weight.grad).all() for weight in module.parameters() if weight.grad is not None)
 
 
-def test_its_selection_is_taken_whole_by_the_compiler() -> None:
-    """The graph is captured without a break; which code is made of it is the backend's business."""
-    module, compiled = model(), model()
-    compiled.compile_selection(backend="eager")
-    outputs = [run.forward_panel(*panel(SPEC), *PLACES) for run in (module, compiled)]
-    torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=1e-6)
-    for output in outputs:
-        output.sum().backward()
-    for one, other in zip(module.parameters(), compiled.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
-    assert list(compiled.state_dict()) == list(module.state_dict())
-
-
 def test_it_needs_no_pytorch_forecasting() -> None:
     code = """
 import sys

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +15,14 @@ import pytest
 import torch
 from model_samples import CONFIGS, TRAINING, planted_panel, window_sets
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
-from trading_core.errors import TrainingFailedError
+from trading_core.errors import InvalidConfigError, TrainingFailedError
+from trading_core.models import tft_selection
 from trading_core.models.forward import forward_in_batches
 from trading_core.models.registry import MODELS
 from trading_core.models.tft import TFTModel
-from trading_core.training.config import TrainingConfig
+from trading_core.training.config import TrainingConfig, require_compilable
 from trading_core.training.data import DateBatches, TrainingDataModule, chunks, input_spec
 from trading_core.training.fit import FitResult, fit
 from trading_core.training.gradient import choose_device
@@ -301,6 +304,40 @@ def test_sharing_rows_trains_the_same_network(monkeypatch: pytest.MonkeyPatch) -
     for one, other in zip(shared.history, plain.history, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
         assert one.val_loss == pytest.approx(other.val_loss, rel=1e-4)
+
+
+def test_compiled_it_trains_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph is captured without a break; which code is made of it is the backend's business."""
+    training = replace(TRAINING, consecutive_dates=True, epochs=1, batches_per_epoch=3)
+    backend = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(TFTModel, "compiled", partialmethod(TFTModel.compiled, backend=backend))
+    compiled, plain = tft(replace(training, compile=True), dropout=0.1), tft(training, dropout=0.1)
+    assert backend.frame_count >= 1
+    assert compiled.history[0].train_loss == pytest.approx(plain.history[0].train_loss, rel=1e-6)
+    assert isinstance(compiled.module, TFTModel)
+    assert compiled.module.past_selection.select is tft_selection.select  # as it was
+    others = plain.module.state_dict()
+    for name, weight in compiled.module.state_dict().items():
+        torch.testing.assert_close(weight, others[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(graph: object, inputs: object) -> None:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(TFTModel, "compiled", partialmethod(TFTModel.compiled, backend=broken))
+    with pytest.raises(TrainingFailedError, match=r"torch\.compile failed \(.*\); training\.compile: false"):
+        tft(replace(TRAINING, compile=True), dropout=0.0)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_only_what_can_be_compiled_may_be_asked_to(name: str) -> None:
+    training = replace(TRAINING, compile=True)
+    if name == "tft":
+        require_compilable(MODELS[name], training)
+        return
+    with pytest.raises(InvalidConfigError, match=rf"compile: '{name}' has no part .* \(it is for tft\)"):
+        fit(MODELS[name], CONFIGS[name], SPEC, TRAIN, VALIDATION, training, 7, device="cpu")
 
 
 def test_sharing_rows_with_dropout_learns_the_planted_signal_with_the_same_bits() -> None:

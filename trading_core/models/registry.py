@@ -2,12 +2,14 @@
 
 A member is one file with three names: `CONFIG` (a frozen dataclass that states its own bounds), `build(config, spec)`
 and, where the weights are solved for instead of trained by gradients, `fit_closed_form(module, train, validation)`.
-`SEARCH` says which of the config's fields are worth searching for, and where (see models/search.py).
+`SEARCH` says which of the config's fields are worth searching for, and where (see models/search.py). `COMPILES = True`:
+its networks are `Compilable`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
@@ -49,6 +51,15 @@ class HasFiles(Protocol):
         ...
 
 
+@runtime_checkable
+class Compilable(Protocol):
+    """A module with a part that `torch.compile` makes faster and that is worth the wait."""
+
+    def compiled(self, backend: str = "inductor") -> AbstractContextManager[None]:
+        """Inside, that part runs compiled; afterwards the module is as it was."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
     """One architecture. Its module computes forward(x [B,E,C] float32, static [B,K] int64) -> [B,H,O].
@@ -78,6 +89,12 @@ class ModelEntry:
         """Solves the weights in place, reading the batches as often as needed; None for models trained by gradients."""
         fit: FitClosedForm | None = getattr(import_module(self.module), "fit_closed_form", None)
         return fit
+
+    @property
+    def compiles(self) -> bool:
+        """Whether its networks are `Compilable`."""
+        found: bool = getattr(import_module(self.module), "COMPILES", False)
+        return found
 
     @property
     def search(self) -> SearchSpace:

@@ -10,6 +10,8 @@ was at the decision. E encoder steps, C channels, K static columns, H horizons, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import log
 from typing import NamedTuple
@@ -141,9 +143,14 @@ class TFTModel(nn.Module):
         _, attention, future = self.decode(past, x[:, -1], contexts)
         return Interpretation(attention.mean(dim=1), channels.mean(dim=1), contexts.weights, future.mean(dim=1))
 
-    def compile_selection(self, backend: str = "inductor") -> None:
-        """From now on the window's variable selection runs compiled; the first call of each mode takes 5 to 20 s more."""
+    @contextmanager
+    def compiled(self, backend: str = "inductor") -> Iterator[None]:
+        """See models.registry.Compilable: the window's variable selection; the first call of each mode takes 5 to 20 s more."""
         self.past_selection.select = torch.compile(select, dynamic=True, fullgraph=True, backend=backend)
+        try:
+            yield
+        finally:
+            self.past_selection.select = select
 
     def contexts(self, static: Tensor) -> Contexts:
         embedding, weights = self.static_selection(static)  # [N,D], [N,K]
@@ -231,3 +238,4 @@ def build(config: TFTConfig, spec: InputSpec) -> nn.Module:
 
 
 CONFIG = TFTConfig
+COMPILES = True

@@ -22,7 +22,7 @@ from trading_core.pipelines.models import bundle_is_whole
 from trading_core.pipelines.panels import current_versions, feature_sessions
 from trading_core.pipelines.refs import ModelRef, TrainingRef
 from trading_core.pipelines.workspace import Workspace
-from trading_core.training.config import TrainingConfig
+from trading_core.training.config import TrainingConfig, require_compilable
 
 REQUEST_TAG = "request_hash"
 
@@ -59,7 +59,8 @@ def check_model_config(model: ModelConfig, where: str) -> None:
     """Validates what only the rooms know: feature names, architecture and training options. Errors: ConfigError."""
     features.fingerprints(model.features)
     config.parse_options(model_entry(model.model).config, model.architecture, f"architecture of {where}")
-    config.parse_options(TrainingConfig, model.training, f"training of {where}")
+    training = config.parse_options(TrainingConfig, model.training, f"training of {where}")
+    require_compilable(model_entry(model.model), training)
 
 
 def prepare(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from trading_core.errors import InvalidConfigError
 from trading_core.models.bounds import require_between
+from trading_core.models.registry import MODELS, ModelEntry
 from trading_core.training.losses import LossConfig
 
 # What early stopping may watch. All but "loss" are means over horizons of the validation part; PR-AUC and ROC-AUC are of
@@ -36,6 +38,9 @@ class TrainingConfig:
     # A fresh sample per epoch where a session has more; None: all of them. Of consecutive dates it is one for the whole
     # batch, and a session at which one of its symbols has no label has fewer.
     symbols_per_date: int | None = 256
+    # The network's most expensive part by torch.compile, where it has one (tft): some 10 s more at the first step and at the
+    # first validation, then up to a third faster. On a CPU it needs a C++ compiler.
+    compile: bool = False
     batches_per_epoch: int | None = None  # None: every decision session once per epoch
     patience: int = 5  # epochs without a better value of `monitor` before training stops
     # Of the validation; the best epoch's weights are kept. With fewer than three symbols a session, where there is no
@@ -75,3 +80,11 @@ class TrainingConfig:
             require_between("max_minutes", self.max_minutes, 0.01, 100_000.0)
         require_between("devices", self.devices, 1, 64)
         require_between("threads", self.threads, 1, 256)
+
+
+def require_compilable(entry: ModelEntry, training: TrainingConfig) -> None:
+    """Errors: InvalidConfigError where `compile` is asked of a model that has nothing to compile."""
+    if training.compile and not entry.compiles:
+        able = ", ".join(name for name, other in MODELS.items() if other.compiles)
+        reason = f"compile: '{entry.name}' has no part that torch.compile makes faster; leave it out (it is for {able})"
+        raise InvalidConfigError(f"The training of '{entry.name}'", [reason])

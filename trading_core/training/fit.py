@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,10 +19,10 @@ from trading_core.metrics.forecasts import ForecastSkill
 from trading_core.models.ensemble import joined
 from trading_core.models.forward import PanelForward, forward_samples, torch_threads
 from trading_core.models.per_symbol import PerSymbol
-from trading_core.models.registry import HasFiles, ModelEntry
+from trading_core.models.registry import Compilable, HasFiles, ModelEntry
 from trading_core.schema import Float32Array, InputSpec
 from trading_core.training.checkpoint import Checkpoints, Slot
-from trading_core.training.config import TrainingConfig
+from trading_core.training.config import TrainingConfig, require_compilable
 from trading_core.training.data import TrainingDataModule, chunks
 from trading_core.training.gradient import Device, choose_device, train
 from trading_core.training.loss import Objective
@@ -108,6 +108,7 @@ def fit(
             )
     if scope == "symbol":
         _check_per_symbol(problem)
+    require_compilable(entry, training)
     if training.devices > 1 and (members > 1 or scope == "symbol"):
         raise InvalidConfigError("The training", ["devices: several share one network; give 1 for many networks"])
     run = _Run(seed, members, device, on_progress, resume)
@@ -170,7 +171,8 @@ def _member(problem: Problem, run: _Run, member: int, label: str) -> tuple[nn.Mo
             shares_rows = training.consecutive_dates and isinstance(network, PanelForward)
             data = TrainingDataModule(problem.train, problem.validation, training, seed, shares_rows)
             slot = None if run.resume is None else Slot(run.resume[0], f"{label}member-{member}", run.resume[1])
-            train(network, objective, data, run.device, watch, slot)
+            with network.compiled() if training.compile and isinstance(network, Compilable) else nullcontext():
+                train(network, objective, data, run.device, watch, slot)
             network.load_state_dict(watch.best_weights)
     return network, watch
 

@@ -115,7 +115,8 @@ def _forecast_module(module: L.LightningModule) -> ForecastModule:
 
 
 def _fit_or_fail(trainer: L.Trainer, module: ForecastModule, data: TrainingDataModule) -> None:
-    """Lightning turns Ctrl-C into sys.exit and SIGTERM into its own exception; both become TrainingFailedError."""
+    """Lightning turns Ctrl-C into sys.exit and SIGTERM into its own exception; both become TrainingFailedError, as does
+    what the compiler raises (no C++ compiler, for one)."""
     try:
         on_interrupt = signal.getsignal(signal.SIGINT)
         trainer.fit(module, datamodule=data)
@@ -125,6 +126,13 @@ def _fit_or_fail(trainer: L.Trainer, module: ForecastModule, data: TrainingDataM
         # It ignores further Ctrl-C from here on; the process may live longer than the training.
         signal.signal(signal.SIGINT, on_interrupt)
         raise TrainingFailedError("interrupted from the keyboard") from error
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = (
+            f"torch.compile failed ({str(error).strip().splitlines()[0]}); training.compile: false trains without it"
+        )
+        raise TrainingFailedError(reason) from error
     if trainer.interrupted:
         raise TrainingFailedError("interrupted")
 
