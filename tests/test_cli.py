@@ -25,6 +25,7 @@ OPERATIONS = [
     "predict",
     "evaluate",
     "evaluate-model",
+    "cross-validate",
     "compare",
     "trade",
     "halt",
@@ -336,6 +337,37 @@ def test_config_check_finds_a_wrong_file(
     assert problem in row["problem"]
 
 
+@pytest.mark.parametrize("kind", ["market", "model", "strategy", "comparison"])
+def test_config_check_knows_a_file_anywhere_by_its_keys(
+    trading: Callable[..., Answer], tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / f"{kind}.yaml"
+    text = (REPOSITORY / "configs" / "templates" / path.name).read_text()
+    path.write_text(text)
+    assert trading("config", "check", str(path), "--json").json()[0] == {
+        "kind": kind, "file": str(path), "valid": True, "problem": ""
+    }  # fmt: skip
+    path.write_text(text + "\ncolour: red\n")
+    answer = trading("config", "check", str(path), "--json")
+    assert (answer.code, answer.json()[0]["kind"]) == (2, kind)
+    assert "colour: unknown key" in answer.json()[0]["problem"]
+
+
+@pytest.mark.parametrize(("text", "count"), [("colour: red\n", 0), ("model: lstm\nstrategy: top_k\n", 2)])
+def test_config_check_refuses_a_file_that_does_not_say_what_it_is(
+    trading: Callable[..., Answer], tmp_path: Path, text: str, count: int
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    answer = trading("config", "check", str(path), "--json")
+    assert answer.code == 2
+    problem = answer.json()[0]["problem"]
+    assert (
+        f"`source` (a market), `model` (a model), `strategy` (a strategy), `models` (a comparison); this has {count}"
+        in problem
+    )
+
+
 def test_config_check_finds_a_wrong_file_among_all(trading: Callable[..., Answer], tmp_path: Path) -> None:
     folder = tmp_path / "var" / "configs" / "strategies"
     folder.mkdir(parents=True)
@@ -345,7 +377,7 @@ def test_config_check_finds_a_wrong_file_among_all(trading: Callable[..., Answer
     assert [Path(row["file"]).name for row in answer.json() if not row["valid"]] == ["broken.yaml"]
 
 
-def test_config_check_of_a_file_outside_the_folders_says_what_it_knows(
-    trading: Callable[..., Answer], tmp_path: Path
-) -> None:
-    refused(trading("config", "check", str(tmp_path / "elsewhere" / "x.yaml")), "markets", "models", "strategies")
+def test_config_check_of_a_file_that_is_not_there_says_so(trading: Callable[..., Answer], tmp_path: Path) -> None:
+    answer = trading("config", "check", str(tmp_path / "elsewhere" / "x.yaml"), "--json")
+    assert answer.code == 2
+    assert "There is no configuration file at" in answer.json()[0]["problem"]

@@ -54,7 +54,7 @@ def test_every_file_in_configs_is_valid_to_its_last_option() -> None:
     rows = check_all(Settings())
     files = sorted(str(path) for path in (REPOSITORY / "configs").glob("*/*.yaml"))
     assert sorted(row["file"] for row in rows) == files
-    assert {row["kind"] for row in rows} == {"markets", "models", "strategies", "zoo", "templates"}
+    assert {row["kind"] for row in rows} == {"market", "model", "strategy", "comparison"}
     assert [f"{row['file']}: {row['problem']}" for row in rows if not row["valid"]] == []
 
 

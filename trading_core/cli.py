@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from trading_core import config
-from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show, show_rows
+from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show, show_rows, training_output
 from trading_core.commands.features import features_app
 from trading_core.commands.judging import add_judging
 from trading_core.commands.models import models_app
@@ -123,7 +123,7 @@ def train(
             epochs=epochs,
             reuse=reuse,
         ).request_uri
-    with _quiet_stdout(as_json):
+    with training_output(as_json):
         made = pipeline.run(request, settings, _now())
     show(made, as_json)
 
@@ -261,7 +261,9 @@ def executions_list(
 
 @config_app.command("check")
 def config_check(
-    file: Annotated[str | None, typer.Argument(help="One YAML file under configs/; default: all.")] = None,
+    file: Annotated[
+        str | None, typer.Argument(help="One YAML file, anywhere; default: all under configs/ and var/configs/.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Validate configuration files to the last option; exits with 2 if one is wrong."""
@@ -351,21 +353,6 @@ def quality_resolve(
 
     ws, day = opened(market), session.date()
     show(quality.resolve(ws, symbol, day, answer=answer, ratio=ratio, dividend=dividend, now=_now()), as_json)
-
-
-class _quiet_stdout:
-    """Sends what a training prints to stderr, so that stdout is JSON and nothing else."""
-
-    def __init__(self, active: bool) -> None:
-        self._active = active
-
-    def __enter__(self) -> None:
-        self._kept = sys.stdout
-        if self._active:
-            sys.stdout = sys.stderr
-
-    def __exit__(self, *_: object) -> None:
-        sys.stdout = self._kept
 
 
 def main() -> None:

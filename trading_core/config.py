@@ -400,6 +400,11 @@ def load_strategy(name: str, settings: Settings | None = None) -> StrategyConfig
 
 def load_file(path: Path, model: type[ModelT]) -> ModelT:
     """Reads one YAML file into `model`. Errors: MissingFileError, UnreadableFileError, InvalidConfigError."""
+    return validate(model, read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """The keys and values of one YAML file. Errors: MissingFileError, UnreadableFileError."""
     if not path.is_file():
         raise MissingFileError(str(path), "configuration file")
     try:
@@ -408,7 +413,7 @@ def load_file(path: Path, model: type[ModelT]) -> ModelT:
         raise UnreadableFileError(str(path), "YAML", str(error).replace("\n", " ")) from error
     if not isinstance(content, Mapping):
         raise UnreadableFileError(str(path), "a configuration", "it must be a mapping of keys to values")
-    return validate(model, content, str(path))
+    return content
 
 
 def validate(model: type[ModelT], values: Mapping[str, Any], where: str) -> ModelT:

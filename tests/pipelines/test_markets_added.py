@@ -15,7 +15,7 @@ from trading_core import cli, config
 from trading_core.config import MarketConfig
 from trading_core.errors import InvalidConfigError, TooShortHistoryError, UnknownNameError
 from trading_core.pipelines import markets
-from trading_core.pipelines.check import check_file
+from trading_core.pipelines.check import check_file, kind_of
 from trading_core.pipelines.markets import Trading, trading_of
 
 NOW = datetime(2025, 6, 13, 22, 0, tzinfo=UTC)
@@ -44,7 +44,8 @@ def test_a_file_is_another_market_on_another_calendar(tmp_path: Path) -> None:
     assert always.options == exchange.options == {"path": path}
     assert resolve(var, path, calendar="24/7") == always
     for made in (always, exchange):
-        check_file(var / "configs" / "markets" / f"{made.id}.yaml", "markets")
+        written = var / "configs" / "markets" / f"{made.id}.yaml"
+        check_file(written, kind_of(written))
         assert config.load_market(made.id, settings_of(var)) == made
 
 
@@ -92,8 +93,9 @@ def test_a_market_with_a_file_of_its_own_keeps_what_it_says(tmp_path: Path) -> N
 
 def test_a_source_that_has_no_such_bars_is_found_by_the_check(tmp_path: Path) -> None:
     write_market(tmp_path, interval="5m")
+    written = tmp_path / "configs" / "markets" / f"{MARKET}.yaml"
     with pytest.raises(InvalidConfigError, match=r"source 'simulated'[^$]*'5m' is not served; allowed: 1d"):
-        check_file(tmp_path / "configs" / "markets" / f"{MARKET}.yaml", "markets")
+        check_file(written, kind_of(written))
 
 
 def test_an_intraday_panel_may_be_short_but_is_not_trained(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from datetime import date, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +40,11 @@ def parsed_day(text: str | None) -> date | None:
         return date.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(f"'{text}' is not a date; write YYYY-MM-DD") from None
+
+
+def training_output(as_json: bool) -> AbstractContextManager[object]:
+    """Where what a training prints goes: with --json to stderr, so that stdout is JSON and nothing else."""
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
 def _plain(value: Any) -> Any:

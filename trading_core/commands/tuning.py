@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from datetime import datetime
 from typing import Annotated, Literal
 
 import typer
 
 from trading_core import config
-from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show
+from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show, training_output
 
 Clock = Callable[[], datetime]
 Pruner = Literal["median", "halving", "none"]
@@ -63,7 +61,7 @@ def _add_tune(app: typer.Typer, now: Clock) -> None:
             seed=seed,
             pruner=pruner,
         )
-        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        with training_output(as_json):
             if workers == 1:
                 pipeline.run(ref.request_uri, trials, settings, now(), timeout)
             else:
@@ -125,7 +123,7 @@ def _add_ablate(app: typer.Typer, now: Clock) -> None:
             folds=folds,
             fold_sessions=fold_sessions,
         )
-        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        with training_output(as_json):
             made = pipeline.run(ws, request, now(), metric, horizon)
         show(made, as_json, rows=made.rows)
 

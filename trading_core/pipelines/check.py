@@ -2,32 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trading_core import config
 from trading_core.config import ComparisonConfig, MarketConfig, ModelConfig, Settings, StrategyConfig
-from trading_core.errors import TradingError, UnknownNameError
+from trading_core.errors import InvalidConfigError, TradingError
 from trading_core.market.registry import source_entry
 from trading_core.pipelines.evaluate import build_strategy, risk_limits
 from trading_core.pipelines.quality_gate import rules_of
 from trading_core.pipelines.train import check_model_config
 from trading_core.sessions import Sessions
 
-KINDS: dict[str, type] = {"markets": MarketConfig, "models": ModelConfig, "strategies": StrategyConfig}
-# Folders of files of several kinds: in the zoo the keys say which, a template is named after its kind.
-TEMPLATES: dict[str, type] = {
-    "market": MarketConfig,
-    "model": ModelConfig,
-    "strategy": StrategyConfig,
-    "comparison": ComparisonConfig,
-}
-FOLDERS = (*KINDS, config.ZOO, "templates")
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of file. key: which only files of this kind have."""
+
+    name: str
+    key: str
+    type: type
 
 
-def check_file(path: Path, folder: str) -> None:
-    """Raises the error of a file, if it has one. `folder`: of FOLDERS."""
-    loaded: object = config.load_file(path, _kind_of(path, folder))
+KINDS = (
+    Kind("market", "source", MarketConfig),
+    Kind("model", "model", ModelConfig),
+    Kind("strategy", "strategy", StrategyConfig),
+    Kind("comparison", "models", ComparisonConfig),
+)
+# Folders of one kind; the zoo, the templates and any other folder have files of several.
+OF_FOLDER = {"markets": KINDS[0], "models": KINDS[1], "strategies": KINDS[2]}
+FOLDERS = (*OF_FOLDER, config.ZOO, "templates")
+
+
+def kind_of(path: Path) -> Kind:
+    """By the folder that a file lies in, else by its keys. Errors: those of `config.read_yaml`, InvalidConfigError."""
+    folder = path.resolve().parent.name
+    if folder in OF_FOLDER:
+        return OF_FOLDER[folder]
+    keys = config.read_yaml(path)
+    found = [kind for kind in KINDS if kind.key in keys]
+    if len(found) != 1:
+        allowed = ", ".join(f"`{kind.key}` (a {kind.name})" for kind in KINDS)
+        raise InvalidConfigError(
+            str(path), [f"one key says what a file is about: {allowed}; this has {len(found)} of them"]
+        )
+    return found[0]
+
+
+def check_file(path: Path, kind: Kind) -> None:
+    """Raises the error of a file, if it has one."""
+    loaded: object = config.load_file(path, kind.type)
     where = f"'{path.stem}'"
     if isinstance(loaded, MarketConfig):
         config.require_own_id(loaded, path.stem)
@@ -48,36 +74,22 @@ def check_file(path: Path, folder: str) -> None:
         risk_limits(loaded)
 
 
-def _kind_of(path: Path, folder: str) -> type:
-    """Errors: UnknownNameError for a template that is named after no kind."""
-    if folder == config.ZOO:
-        return ComparisonConfig if path.is_file() and config.is_comparison(path) else ModelConfig
-    if folder == "templates" and path.stem not in TEMPLATES:
-        raise UnknownNameError("kind of template", path.stem, list(TEMPLATES))
-    return TEMPLATES[path.stem] if folder == "templates" else KINDS[folder]
-
-
 def check_all(settings: Settings, only: str | None = None) -> list[dict[str, Any]]:
-    """One row per file: kind (its folder), file, valid, problem."""
+    """One row per file, or of the one file `only`, which may lie anywhere: kind, file, valid, problem."""
     rows = []
-    for folder, path in _files(settings, only):
-        problem = ""
+    for path in _files(settings) if only is None else [Path(only)]:
+        kind, problem = "", ""
         try:
-            check_file(path, folder)
+            found = kind_of(path)
+            kind = found.name
+            check_file(path, found)
         except (TradingError, ValueError) as error:
             problem = str(error)
-        rows.append({"kind": folder, "file": str(path), "valid": not problem, "problem": problem})
+        rows.append({"kind": kind, "file": str(path), "valid": not problem, "problem": problem})
     return rows
 
 
-def _files(settings: Settings, only: str | None) -> list[tuple[str, Path]]:
-    """(folder, file) of all files, or of one."""
-    if only is not None:
-        path = Path(only)
-        folder = path.resolve().parent.name
-        if folder not in FOLDERS:
-            raise UnknownNameError("folder of configuration", folder, list(FOLDERS))
-        return [(folder, path)]
-    found = [(name, settings.config_dir / name) for name in FOLDERS]
-    found += [(kind, settings.var_dir / "configs" / kind) for kind in KINDS]
-    return [(name, path) for name, folder in found for path in sorted(folder.glob("*.yaml"))]
+def _files(settings: Settings) -> list[Path]:
+    folders = [settings.config_dir / name for name in FOLDERS]
+    folders += [settings.var_dir / "configs" / name for name in OF_FOLDER]
+    return [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
