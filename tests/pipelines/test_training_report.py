@@ -312,6 +312,7 @@ def test_the_fan_is_the_last_decision_of_the_first_symbol(learned: Learned) -> N
     days = panel.sessions.astype(object)
     assert (fan.symbol, fan.sessions[-1], len(fan.sessions)) == ("S00", days[last], 60)
     np.testing.assert_array_equal(fan.closes, panel.closes[0, last - 59 : last + 1])
+    assert (fan.entry, fan.entry_open) == (days[last + 1], panel.opens[0, last + 1])
     assert list(fan.ends) == [days[last + 2], days[last + 4]]
     assert fan.outcome is not None
     assert fan.outcome.tolist() == [panel.opens[0, last + 2], panel.opens[0, last + 4]]

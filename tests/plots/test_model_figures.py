@@ -96,6 +96,8 @@ def _fan(**changes: Any) -> Fan:
         "symbol": EVIL,
         "sessions": DAYS[:3],
         "closes": np.array([98.0, NAN, 100.0]),
+        "entry": DAYS[3],
+        "entry_open": 110.0,
         "ends": [DAYS[4], DAYS[8]],
         "quantiles": np.log([[0.9, 0.95, 1.0, 1.05, 1.1], [0.8, 0.9, 1.01, 1.1, 1.2]]),
         "levels": (0.05, 0.25, 0.5, 0.75, 0.95),
@@ -103,17 +105,18 @@ def _fan(**changes: Any) -> Fan:
     return Fan(**{**made, **changes})
 
 
-def test_the_fan_opens_at_the_last_close() -> None:
+def test_the_fan_opens_at_the_open_that_returns_count_from() -> None:
+    """The open of 110 times each quantile's simple return; the last close was 100."""
     figure = fan_chart(_fan(outcome=np.array([97.0, NAN])))
     outer, inner, median, past, outcome = figure.data
     assert [trace.name for trace in (outer, inner, median)] == ["90%", "50%", "median"]
     # once along the upper edge and back along the lower one
-    assert list(outer.x) == [DAYS[2], DAYS[4], DAYS[8], DAYS[8], DAYS[4], DAYS[2]]
-    np.testing.assert_allclose(outer.y, [100, 110, 120, 80, 90, 100])
-    np.testing.assert_allclose(inner.y, [100, 105, 110, 90, 95, 100])
+    assert list(outer.x) == [DAYS[3], DAYS[4], DAYS[8], DAYS[8], DAYS[4], DAYS[3]]
+    np.testing.assert_allclose(outer.y, [110, 121, 132, 88, 99, 110])
+    np.testing.assert_allclose(inner.y, [110, 115.5, 121, 99, 104.5, 110])
     assert outer.fill == inner.fill == "toself"
-    assert list(median.x) == [DAYS[2], DAYS[4], DAYS[8]]
-    np.testing.assert_allclose(median.y, [100, 100, 101])
+    assert list(median.x) == [DAYS[3], DAYS[4], DAYS[8]]
+    np.testing.assert_allclose(median.y, [110, 110, 111.1])
     assert list(past.x) == DAYS[:3]
     np.testing.assert_array_equal(past.y, [98.0, NAN, 100.0])
     assert past.name == "&lt;b&gt;evil&lt;/b&gt;"
@@ -127,6 +130,7 @@ def test_the_fan_opens_at_the_last_close() -> None:
     ("changes", "problem"),
     [
         ({"closes": np.ones(2)}, "2 closes for 3 sessions"),
+        ({"entry": DAYS[2]}, "it must come after the last close"),
         ({"ends": DAYS[4:5]}, r"quantiles \(2, 5\) for 1 horizons"),
         ({"levels": (0.05, 0.2, 0.5, 0.75, 0.95)}, "opposite each other"),
         ({"outcome": np.ones(3)}, "3 outcomes for 2 horizons"),

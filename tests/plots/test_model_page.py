@@ -86,7 +86,14 @@ def example(**changes: Any) -> ModelReport:
         ),
         "experts": (ExpertUse(1, 1, (0.625, 0.375)), ExpertUse(1, 5, (0.5, 0.5))),
         "fan": Fan(
-            "S01", DAYS[:3], np.array([99.0, 98.0, 100.0]), DAYS[4:6], np.log([[0.9, 1, 1.1]] * 2), (0.1, 0.5, 0.9)
+            "S01",
+            DAYS[:3],
+            np.array([99.0, 98.0, 100.0]),
+            DAYS[3],
+            101.0,
+            DAYS[4:6],
+            np.log([[0.9, 1, 1.1]] * 2),
+            (0.1, 0.5, 0.9),
         ),
         "notes": ("One seed says little.",),
     }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from trading_core import config
-from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show
+from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show, training_output
 
 Clock = Callable[[], datetime]
 RunId = Callable[[], str]
@@ -99,7 +97,7 @@ def _add_cross_validate(app: typer.Typer, now: Clock) -> None:
             model, given = config.load_model_file(config_file, variant, ws.settings)
         plan = pipeline.FoldPlan(scheme, folds, tested, fold_sessions, train_sessions, embargo)
         day, name = parsed_day(test_start), model or ws.settings.model
-        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        with training_output(as_json):
             made = pipeline.cross_validate(ws, model=name, given=given, plan=plan, test_start=day, now=now())
         show(made, as_json, rows=made.parts)
 
@@ -123,7 +121,7 @@ def _add_compare(app: typer.Typer, now: Clock, run_id: RunId) -> None:
         from trading_core.pipelines import compare as pipeline
 
         chosen = config.load_file(config_file, config.ComparisonConfig)
-        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        with training_output(as_json):
             made = pipeline.compare(
                 config_file.stem, chosen, data, config.read_settings(), only=only or (), run_id=run_id(), now=now()
             )

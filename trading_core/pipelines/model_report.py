@@ -261,6 +261,8 @@ def fan_of(windows: WindowSet, quantiles: FloatArray, levels: tuple[float, ...])
         symbol=panel.symbols[symbol],
         sessions=days[past].tolist(),
         closes=panel.closes[symbol, past],
+        entry=days[column + 1],
+        entry_open=float(panel.opens[symbol, column + 1]),
         ends=days[ends].tolist(),
         quantiles=quantiles[row],
         levels=levels,

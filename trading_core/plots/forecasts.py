@@ -24,14 +24,16 @@ _FILLS = ("rgba(59,130,246,0.14)", "rgba(59,130,246,0.20)", "rgba(59,130,246,0.2
 class Fan:
     """One symbol's forecast, made after the close of the last of `sessions`.
 
-    sessions, closes: [N] the past, adjusted. ends: [H] sessions at whose open each horizon's label ends, ascending.
-    quantiles: [H, Q] of the log return, of the ascending `levels` (Q). outcome: [H] the price at each end, NaN where it is
-    not known yet, or None.
+    sessions, closes: [N] the past, adjusted. entry: the session after it, at whose open, `entry_open`, every label begins.
+    ends: [H] sessions at whose open each horizon's label ends, ascending. quantiles: [H, Q] of the log return from open to
+    open, of the ascending `levels` (Q). outcome: [H] the price at each end, NaN where it is not known yet, or None.
     """
 
     symbol: str
     sessions: Sequence[date]
     closes: FloatArray
+    entry: date
+    entry_open: float
     ends: Sequence[date]
     quantiles: FloatArray
     levels: tuple[float, ...]
@@ -41,14 +43,13 @@ class Fan:
 def fan_chart(fan: Fan) -> Figure:
     """The past, the bands between quantiles of opposite levels (0.05 and 0.95, ...), and the median where it is one.
 
-    Returns are of the open that follows the decision, which nobody knows yet: the fan opens at the last close instead.
+    Returns count from the open that follows the decision, so the fan opens there, a night after the last close.
     Errors: InvalidConfigError when the shapes do not fit.
     """
     _check(fan)
-    last = float(fan.closes[-1])
-    prices = last * np.exp(np.vstack([np.zeros(len(fan.levels)), fan.quantiles]))  # [H, Q] -> [1 + H, Q]
-    days = [fan.sessions[-1], *fan.ends]
-    figure = base_figure("price")
+    prices = fan.entry_open * np.exp(np.vstack([np.zeros(len(fan.levels)), fan.quantiles]))  # [H, Q] -> [1 + H, Q]
+    days = [fan.entry, *fan.ends]
+    figure = base_figure("price: closes, then opens")
     for k in range(len(fan.levels) // 2):
         low, high = prices[:, k], prices[:, -1 - k]
         share = fan.levels[-1 - k] - fan.levels[k]
@@ -77,6 +78,8 @@ def _check(fan: Fan) -> None:
     problems = []
     if not len(fan.sessions) or len(fan.sessions) != len(fan.closes):
         problems.append(f"{len(fan.closes)} closes for {len(fan.sessions)} sessions; give at least one of each")
+    if len(fan.sessions) and not fan.sessions[-1] < fan.entry:
+        problems.append(f"entry {fan.entry}: it must come after the last close, of {fan.sessions[-1]}")
     if fan.quantiles.shape != (len(fan.ends), len(fan.levels)):
         problems.append(f"quantiles {fan.quantiles.shape} for {len(fan.ends)} horizons and {len(fan.levels)} levels")
     if not np.allclose(np.add(fan.levels, fan.levels[::-1]), 1.0) or (np.diff(fan.levels) <= 0.0).any():

@@ -363,7 +363,8 @@ def _fan(fan: Fan) -> str:
     known = fan.outcome is not None and bool(np.isfinite(fan.outcome).any())
     lead = (
         f"{fan.symbol} after the close of {fan.sessions[-1]}, the last decision of the validation part: the first symbol by "
-        "name, whatever came of it. Bands hold the share of outcomes that they are named after, before the conformal "
+        f"name, whatever came of it. Returns count from the open of {fan.entry}, where the bands begin. Bands hold the share "
+        "of outcomes that they are named after, before the conformal "
         f"correction{'; dots: the opening prices that came' if known else ''}."
     )
     return page.section("One forecast", page.chart("fan", fan_chart(fan), 420), page.escape(lead))
