@@ -49,6 +49,19 @@ def test_a_network_that_shares_rows_gives_what_it_gives_of_windows(blocks: str) 
     np.testing.assert_allclose(found, by_windows(module, samples), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["tft", "lstm", "gru", "transformer", "mlp", "hybrid", "kan_former"])
+def test_mixed_precision_gives_float32_near_the_exact_values(name: str) -> None:
+    """As validation runs on a GPU in bf16; bfloat16 has 8 bits."""
+    module, samples = network(name), samples_of(DAYS[:2])
+    exact = forward_samples(module, samples)
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = forward_samples(module, samples)
+    assert coarse.dtype == np.float32
+    assert not np.array_equal(coarse, exact)
+    np.testing.assert_allclose(coarse, exact, rtol=0, atol=0.05)
+    assert (np.diff(coarse, axis=-1) >= 0).all()
+
+
 def test_a_sample_does_not_depend_on_the_others(blocks: str) -> None:
     module, samples = network(), samples_of(DAYS)
     whole = forward_samples(module, samples)

@@ -71,9 +71,12 @@ def test_a_second_training_takes_the_version_there_is(ws: Workspace) -> None:
 def test_a_training_that_lost_its_result_is_not_trained_twice(ws: Workspace) -> None:
     request = train.prepare(ws, model="linear", test_start=None, now=NOW)
     ws.store.delete(f"tiny/training/{request.request_hash}/result.json")
+    left = f"tiny/training/{request.request_hash}/epochs/member-1.safetensors"
+    ws.store.write_bytes(left, b"an epoch")  # it died before it could clear them
     again = train.run(request.request_uri, ws.settings, NOW)
     assert (again.version, again.reused) == (1, True)
     assert train.outcome(ws, request).version == 1
+    assert not ws.store.exists(left)
     assert len(ws.registry().list("tiny")) == 1
     forecast(ws, start=LAST)  # the champion's bundle is still what was registered
 

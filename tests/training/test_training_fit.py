@@ -22,6 +22,7 @@ from trading_core.models import tft_selection
 from trading_core.models.forward import forward_in_batches
 from trading_core.models.registry import MODELS
 from trading_core.models.tft import TFTModel
+from trading_core.training import gradient
 from trading_core.training.config import TrainingConfig, require_compilable
 from trading_core.training.data import DateBatches, TrainingDataModule, chunks, input_spec
 from trading_core.training.fit import FitResult, fit
@@ -258,6 +259,23 @@ def test_with_two_symbols_a_session_the_best_epoch_is_that_of_the_loss() -> None
 
 def test_choose_device_names_one_that_is_there() -> None:
     assert torch.zeros(1, device=choose_device()).device.type == choose_device()
+
+
+@pytest.mark.parametrize("name", ["tft", "kan_former"])
+def test_mixed_precision_trains_in_float32(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bf16 as on a GPU, by the CPU's autocast: weights, losses and forecasts stay float32, and near those of 32 bits."""
+    training = replace(TRAINING, epochs=1, batches_per_epoch=3, consecutive_dates=True)
+    fits = []
+    for precision in ("32-true", "bf16-mixed"):
+        monkeypatch.setattr(gradient, "precision_of", lambda *_, precision=precision: precision)
+        fits.append(
+            fit(MODELS[name], CONFIGS[name], SPEC, TRAIN, VALIDATION, training, 7, lambda _: None, device="cpu")
+        )
+    exact, mixed = (fitted.history[0] for fitted in fits)
+    assert mixed.train_loss != exact.train_loss
+    assert mixed.train_loss == pytest.approx(exact.train_loss, abs=0.02)
+    assert mixed.val_loss == pytest.approx(exact.val_loss, abs=0.02)
+    assert {weight.dtype for weight in fits[1].module.parameters()} == {torch.float32}
 
 
 # --- names that are not known ------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from trading_core.pipelines.model_report import gather, judged
 from trading_core.pipelines.panels import load_panel
 from trading_core.pipelines.refs import ModelRef
 from trading_core.pipelines.run_record import curves_of, files_of, headline, metrics_of, params_of
-from trading_core.pipelines.train import REQUEST_TAG, TrainRequest, code_version, report_path
+from trading_core.pipelines.train import REQUEST_TAG, TrainRequest, code_version, epochs_path, report_path
 from trading_core.pipelines.workspace import Workspace
 from trading_core.plots.model_report import model_report
 from trading_core.registry.bundle import ModelCard, architecture_of, save_bundle
@@ -40,7 +40,7 @@ def fit_and_register(ws: Workspace, request: TrainRequest, now: datetime) -> Mod
     prepared = prepare(panel, model, split_before(panel, model, np.datetime64(request.test_start)))
     counts = f"{len(prepared.train)} training and {len(prepared.validation)} validation windows"
     print(f"{model.model}: {counts}, cut-off {prepared.split.cutoff}")
-    checkpoints = StoredCheckpoints(ws.store, ws.path("training", request.hash(), "epochs"))
+    checkpoints = StoredCheckpoints(ws.store, epochs_path(ws, request.hash()))
     key = f"{request.hash()} {code_version()}"
     fitted = fit_prepared(prepared, model, request.model_name, resume=(checkpoints, key))
     after = fit_after(fitted, prepared.validation, ws.costs, ws.sessions.per_year)

@@ -149,6 +149,7 @@ def run(uri: str, settings: Settings, now: datetime) -> ModelRef:
     if known is not None:
         if not ws.store.exists(done):
             ws.store.write_json(done, refs.dump(known))
+        ws.store.delete(epochs_path(ws, request.hash()))  # of a run that ended between registering and clearing
         return known
     from trading_core.pipelines.fit import fit_and_register  # torch and MLflow only from here on
 
@@ -197,6 +198,11 @@ def _known_result(ws: Workspace, request: TrainRequest, path: str) -> ModelRef |
 def report_path(ws: Workspace, request_hash: str) -> str:
     """Where the page of a training lies in the artifact store: beside its request."""
     return ws.path("training", request_hash, "report.html")
+
+
+def epochs_path(ws: Workspace, request_hash: str) -> str:
+    """Where the checkpoints of a training lie in the artifact store."""
+    return ws.path("training", request_hash, "epochs")
 
 
 def code_version() -> str:
