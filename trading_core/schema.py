@@ -43,6 +43,8 @@ INTERVALS: dict[str, timedelta] = {
 
 QUANTILES: tuple[float, ...] = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95)
 QUANTILE_COLUMNS: tuple[str, ...] = tuple(f"q{round(100 * q):02d}" for q in QUANTILES)
+INTERVAL_COLUMNS = ("low_90", "high_90")
+INTERVAL_ALPHA = 0.1  # share of labels that may lie outside the stored interval
 
 
 class PriceBasis(StrEnum):
@@ -228,6 +230,11 @@ class Target(StrEnum):
 CLASS_TARGETS: Mapping[Target, tuple[str, str, str]] = {
     Target.CLASSES: ("bear", "neutral", "bull"),
     Target.BARRIER: ("stop", "neither", "take"),
+}
+# Where the probabilities of the first and the last class are stored, in FORECASTS; the one between has the rest.
+CLASS_COLUMNS: Mapping[Target, tuple[str, str]] = {
+    Target.CLASSES: ("p_bear", "p_bull"),
+    Target.BARRIER: ("p_stop", "p_take"),
 }
 
 

@@ -35,6 +35,18 @@ def test_coverage_between_dates() -> None:
     assert math.isnan(m.coverage_between(label, *ends, date_index, 8, 9))
 
 
+def test_the_break_of_a_variance_by_hand() -> None:
+    # C_k / C_D - k / D: 1/22 - 1/6, 2/22 - 2/6, 3/22 - 3/6, 4/22 - 4/6 = -0.48, 13/22 - 5/6, 0.
+    assert m.variance_break(np.array([1.0, 1, 1, 1, 9, 9])) == 4
+    assert m.variance_break(np.array([9.0, 9, 1, 1, 1, 1])) == 2
+    assert m.variance_break(np.array([NAN, 1.0, 1, 9])) == 3
+    for nothing in (np.zeros(5), np.ones(1), np.full(3, NAN), np.zeros(0)):
+        assert m.variance_break(nothing) is None
+    rng = np.random.default_rng(1)
+    returns = rng.normal(0, 1, (400, 20)) * np.where(np.arange(400) >= 250, 1.5, 1.0)[:, None]
+    assert m.variance_break((returns**2).mean(axis=1)) == pytest.approx(250, abs=2)
+
+
 def test_interval_score_by_hand_and_at_its_minimum() -> None:
     # width 2, outside by 0, 1 and 0.5; alpha 0.5: each unit outside costs 4
     label, low, high = np.array([0.0, 2, -1.5, NAN]), np.full(4, -1.0), np.full(4, 1.0)

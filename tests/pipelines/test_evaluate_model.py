@@ -57,6 +57,29 @@ def test_the_figures_are_those_of_the_stored_forecasts(ws: Workspace) -> None:
     assert made.horizons[0].rank_ic == pytest.approx(sum(ics) / len(ics), abs=1e-12)
 
 
+def test_stored_intervals_are_judged_by_hand_and_recorded(ws: Workspace) -> None:
+    made = judged(ws)
+    assert [(row.horizon, row.interval) for row in made.intervals] == [
+        (h, name) for h in (1, 5) for name in ("stored", "static", "quantiles")
+    ]
+    bars = adjusted(ws.tables.read("bars"), ws.tables.read("corporate_actions")).sort("symbol", "session")
+    label = (pl.col("open").shift(-2) / pl.col("open").shift(-1)).log().over("symbol")
+    rows = ws.tables.read("forecasts").filter(pl.col("horizon") == 1).join(
+        bars.select("symbol", "session", label=label).drop_nulls(), on=["symbol", "session"]
+    )  # fmt: skip
+    inside = rows.select(pl.col("label").is_between("low_90", "high_90"))["label"]
+    stored = made.intervals[0]
+    assert stored.rows == pytest.approx(len(rows), abs=5)  # a symbol that comes back after a halt has another next open
+    assert stored.coverage == pytest.approx(inside.mean(), abs=2e-3)
+    assert stored.mean_width == pytest.approx((rows["high_90"] - rows["low_90"]).mean(), rel=2e-3)
+    assert made.break_session is None or made.start < made.break_session <= made.end
+    assert made.classes == ()  # the model forecasts none
+    recorded = ws.tables.read("evaluations").filter(
+        (pl.col("subject") == "stored interval h1") & (pl.col("metric") == "coverage")
+    )
+    assert recorded["value"].to_list() == [stored.coverage]
+
+
 def test_sessions_up_to_the_cutoff_are_refused(ws: Workspace) -> None:
     cutoff = judged(ws).cutoff
     with pytest.raises(LookAheadError, match=f"labels known at {cutoff}"):
@@ -142,6 +165,7 @@ def test_the_command_prints_a_row_for_each_horizon(
         "coverage_90",
         "pinball",
     } <= set(answer["horizons"][0])
+    assert {"coverage", "low_volatility", "after_break", "mean_width"} <= set(answer["intervals"][0])
     cutoff = answer["cutoff"]
     refused(
         ws.settings.var_dir, "LookAheadError", [f"labels known at {cutoff}"], *arguments, "--start", cutoff

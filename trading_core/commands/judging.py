@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from trading_core import config
-from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show, training_output
+from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show, show_rows, training_output
 
 Clock = Callable[[], datetime]
 RunId = Callable[[], str]
@@ -55,6 +55,9 @@ def _add_evaluate_model(app: typer.Typer, now: Clock, run_id: RunId) -> None:
             now=now(),
         )
         show(made, as_json, rows=made.horizons)
+        for rows in (made.intervals, made.classes, made.each_class):
+            if rows and not as_json:
+                show_rows(rows, as_json, when_empty="")
 
 
 def _add_cross_validate(app: typer.Typer, now: Clock) -> None:

@@ -57,6 +57,13 @@ class Panel:
         at = int(np.searchsorted(self.sessions, day))
         return at if at < len(self.sessions) and self.sessions[at] == day else -1
 
+    def places(self, rows: pl.DataFrame) -> tuple[IntArray, IntArray]:
+        """[N] symbol row and session column of each row (symbol, session), all of which the panel must hold."""
+        place = {name: index for index, name in enumerate(self.symbols)}
+        symbol = np.array([place[name] for name in rows[SYMBOL].to_list()], dtype=np.int64)
+        days = rows[SESSION].to_numpy().astype("datetime64[D]")
+        return symbol, np.searchsorted(self.sessions, days).astype(np.int64)
+
     @classmethod
     def from_frames(
         cls,

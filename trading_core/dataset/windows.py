@@ -166,7 +166,7 @@ class WindowSet:
         self.labels = np.full((*self.y.shape, len(spec.targets)), np.nan, dtype=np.float32)
         if returns is not None:
             for position, target in enumerate(spec.targets):
-                self.labels[..., position] = _labels(scaled.panel, spec, target, returns)[symbol, columns]
+                self.labels[..., position] = labels_of(scaled.panel, spec, target, returns)[symbol, columns]
 
     @classmethod
     def for_training(
@@ -291,7 +291,7 @@ def horizon_unit(horizons: tuple[int, ...]) -> FloatArray:
     return TYPICAL_VOLATILITY * np.sqrt(np.array(horizons, dtype=np.float64))
 
 
-def _labels(panel: Panel, spec: WindowSpec, target: Target, returns: FloatArray) -> FloatArray:
+def labels_of(panel: Panel, spec: WindowSpec, target: Target, returns: FloatArray) -> FloatArray:
     """[S, T, H] labels of one target. returns: [S, T, H] forward returns."""
     if target is Target.DIRECTION:
         return directions(returns)

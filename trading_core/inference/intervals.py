@@ -13,9 +13,8 @@ from trading_core.calibration.conformal import Adaptive, Conformal, adaptive_lev
 from trading_core.dataset.labels import forward_returns
 from trading_core.dataset.panel import Panel
 from trading_core.dataset.windows import horizon_scale
-from trading_core.inference.predict import INTERVAL_COLUMNS
 from trading_core.registry.bundle import ModelCard
-from trading_core.schema import QUANTILE_COLUMNS, SESSION, SYMBOL, IntArray
+from trading_core.schema import INTERVAL_COLUMNS, QUANTILE_COLUMNS, SESSION, SYMBOL
 
 _LOW, _HIGH = QUANTILE_COLUMNS[0], QUANTILE_COLUMNS[-1]
 
@@ -33,7 +32,7 @@ def with_adapted_intervals(card: ModelCard, panel: Panel, forecasts: pl.DataFram
     columns = [SYMBOL, SESSION, "horizon", _LOW, _HIGH]
     rows = pl.concat([known.select(columns), forecasts.select(columns)])
     is_new = np.arange(len(rows)) >= len(known)
-    symbol, column = _places(panel, rows)
+    symbol, column = panel.places(rows)
     low, high = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     adaptive = Adaptive.from_json(card.adaptive)
     for h, text in enumerate(card.intervals):
@@ -47,11 +46,3 @@ def with_adapted_intervals(card: ModelCard, panel: Panel, forecasts: pl.DataFram
         low[at], high[at] = conformal.apply(*ends, scale, path.of_rows(column[at]))
     found = {name: values[is_new] for name, values in zip(INTERVAL_COLUMNS, (low, high), strict=True)}
     return forecasts.with_columns(pl.Series(name, values) for name, values in found.items())
-
-
-def _places(panel: Panel, rows: pl.DataFrame) -> tuple[IntArray, IntArray]:
-    """[N] symbol row and session column of each row in the panel."""
-    place = {name: index for index, name in enumerate(panel.symbols)}
-    symbol = np.array([place[name] for name in rows[SYMBOL].to_list()], dtype=np.int64)
-    days = rows[SESSION].to_numpy().astype("datetime64[D]")
-    return symbol, np.searchsorted(panel.sessions, days).astype(np.int64)

@@ -20,7 +20,9 @@ from trading_core.errors import BundleError, InvalidConfigError, LookAheadError,
 from trading_core.models.forward import WINDOWS_PER_BATCH, forward_samples, torch_threads
 from trading_core.registry.bundle import Bundle, ModelCard
 from trading_core.schema import (
+    CLASS_COLUMNS,
     FORECASTS,
+    INTERVAL_COLUMNS,
     MONTH,
     QUANTILE_COLUMNS,
     QUANTILES,
@@ -30,11 +32,8 @@ from trading_core.schema import (
     UTC_TS,
     FloatArray,
     IntArray,
-    Target,
 )
 
-INTERVAL_COLUMNS = ("low_90", "high_90")
-CLASS_COLUMNS = {Target.CLASSES: ("p_bear", "p_bull"), Target.BARRIER: ("p_stop", "p_take")}  # of codes 0 and 2
 FURTHER = ("volatility", "p_bear", "p_bull", "p_stop", "p_take")  # null where the model has no such target
 _COLUMNS = pl.Schema({name: dtype for name, dtype in FORECASTS.columns.items() if name != MONTH})
 

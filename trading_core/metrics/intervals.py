@@ -65,6 +65,21 @@ def coverage_between(
     return coverage(label[inside], low[inside], high[inside])
 
 
+def variance_break(squares: FloatArray) -> int | None:
+    """The position from which on a variance is most unlike before: one after the largest |C_k / C_D - k / D|, the centred
+    sums of squares of Inclan & Tiao (1994). C_k: sum of the first k. None where nothing moves or D < 2.
+
+    squares: [D] squared returns in order of time, or their means over symbols; non-finite ones count as 0. It is the most
+    likely place of one break and no test of whether there was one: look at the volatility on both sides.
+    """
+    total = np.cumsum(np.where(np.isfinite(squares), squares, 0.0))
+    if len(total) < 2 or total[-1] <= 0.0:
+        return None
+    days = len(total)
+    distance = np.abs(total / total[-1] - np.arange(1, days + 1) / days)[:-1]  # the last one is 0
+    return int(distance.argmax()) + 1
+
+
 def mean_width(low: FloatArray, high: FloatArray) -> float:
     """Mean of high - low, in the label's unit."""
     width = high - low

@@ -16,12 +16,11 @@ from trading_core.calibration.thresholds import LongFlat, Objective, ThresholdCh
 from trading_core.costs import CostModel
 from trading_core.dataset.labels import forward_returns
 from trading_core.dataset.windows import WindowSet
-from trading_core.schema import FloatArray, Target
+from trading_core.schema import INTERVAL_ALPHA, FloatArray, Target
 from trading_core.training.data import input_spec
 from trading_core.training.fit import FitResult, forecast
 from trading_core.training.validate import outputs_of, returns_of
 
-ALPHA = 0.1  # the intervals hold nine labels in ten
 OBJECTIVES: tuple[Objective, ...] = ("f1", "net_sharpe_annual")
 
 
@@ -63,7 +62,9 @@ def fit_after(fitted: FitResult, validation: WindowSet, costs: CostModel, per_ye
     p_up = calibrated(fitted.calibration, found.p_up)
     up = (returns > 0.0).astype(np.float64)
     intervals = tuple(
-        Conformal.fit(label, found.quantiles[:, h, 0], found.quantiles[:, h, -1], ALPHA, validation.scale[:, h])
+        Conformal.fit(
+            label, found.quantiles[:, h, 0], found.quantiles[:, h, -1], INTERVAL_ALPHA, validation.scale[:, h]
+        )
         for h, label in enumerate(returns.T)
     )
     day = _next_session_returns(validation)
@@ -74,7 +75,7 @@ def fit_after(fitted: FitResult, validation: WindowSet, costs: CostModel, per_ye
     }
     classes = {target: _classes(validation, target, raw) for target, raw in found.probabilities().items()}
     return AfterTraining(
-        intervals, Adaptive(ALPHA), thresholds, p_up, found.p_up, up, found.quantiles, returns, classes
+        intervals, Adaptive(INTERVAL_ALPHA), thresholds, p_up, found.p_up, up, found.quantiles, returns, classes
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
 
@@ -15,14 +15,17 @@ from trading_core.backtest import engine
 from trading_core.backtest.data import ForecastPanel, MarketData
 from trading_core.backtest.result import BacktestResult
 from trading_core.config import StrategyConfig
+from trading_core.dataset.panel import Panel
 from trading_core.errors import EmptyUniverseError, InvalidDateRangeError, NoDataError
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA
 from trading_core.metrics.forecasts import MIN_PAIRS, ForecastSkill, rank_ic_per_date, summary
+from trading_core.metrics.intervals import IntervalSkill
 from trading_core.pipelines import evaluations, quality, refs, trials
 from trading_core.pipelines.infer import find_version
 from trading_core.pipelines.markets import require_daily
 from trading_core.pipelines.refs import EvaluationRef, StrategyRow
-from trading_core.pipelines.skill import realised_returns
+from trading_core.pipelines.skill import priced, realised_returns
+from trading_core.pipelines.stored_skill import stored_interval
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
 from trading_core.plots.report import (
@@ -102,15 +105,16 @@ def evaluate(
         raise InvalidDateRangeError(first, final, "no session after the first forecast has bars yet")
     results = {name: _simulate(ws, name, c, data, found, first, final, capital) for name, c in configs.items()}
     suspected = quality.suspected_actions(ws, {}, final)
-    skills, series = _score_forecasts(found, bars, actions, suspected)
+    panel = priced(bars, actions, suspected)
+    skills, series = _score_forecasts(found, panel)
     evaluation_id = config.config_hash([ws.market.id, str(chosen.version), str(first), str(final), run_id], 16)
     rows = _strategy_reports(results, configs, ws.sessions.per_year)
     _record(ws, evaluation_id, chosen.version, chosen.model, configs, rows, skills, first, final, now)
-    ceiling = _ceiling(ws, found, bars, actions, suspected, now)
+    ceiling = _ceiling(ws, found, panel, now)
     report = _report(ws, chosen.version, chosen.model, rows, skills, series, first, final, bars, actions, ceiling)
     path = ws.path("evaluations", evaluation_id, "report.html")
     ws.store.write_bytes(path, evaluation_report(report))
-    lead = skills[min(skills)]
+    lead = skills[min(skills)].forecasts
     made = EvaluationRef(
         market=ws.market.id,
         evaluation_id=evaluation_id,
@@ -174,14 +178,18 @@ def _simulate(
     )
 
 
-def _score_forecasts(
-    found: pl.DataFrame, bars: pl.DataFrame, actions: pl.DataFrame, suspected: pl.DataFrame
-) -> tuple[dict[int, ForecastSkill], list[IcSeries]]:
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """The forecasts of one horizon, and the intervals that are stored with them."""
+
+    forecasts: ForecastSkill
+    intervals: IntervalSkill
+
+
+def _score_forecasts(found: pl.DataFrame, panel: Panel) -> tuple[dict[int, _Scored], list[IcSeries]]:
     """Skill per horizon over the decisions whose labels are known, and the daily rank IC series."""
     horizons = sorted(found["horizon"].unique().to_list())
-    joined = found.join(
-        realised_returns(bars, actions, horizons, suspected), on=[SYMBOL, SESSION, "horizon"], how="inner"
-    ).sort(SESSION, SYMBOL)
+    joined = found.join(realised_returns(panel, horizons), on=[SYMBOL, SESSION, "horizon"]).sort(SESSION, SYMBOL)
     skills, series = {}, []
     for horizon in horizons:
         part = joined.filter(pl.col("horizon") == horizon)
@@ -189,29 +197,21 @@ def _score_forecasts(
         score, label = part["score"].to_numpy(), part["label"].to_numpy()
         index = np.unique(days, return_inverse=True)[1].astype(np.int64)
         quantiles = part.select(QUANTILE_COLUMNS).to_numpy()
-        skills[horizon] = summary(score, label, index, horizon, quantiles, QUANTILES, part["p_up"].to_numpy())
+        skill = summary(score, label, index, horizon, quantiles, QUANTILES, part["p_up"].to_numpy())
+        skills[horizon] = _Scored(skill, stored_interval(panel, part))
         daily = rank_ic_per_date(score, label, index)
         series.append(IcSeries(horizon, tuple(np.unique(days).astype(object)[daily.dates]), daily.values))
     return skills, series
 
 
-def _ceiling(
-    ws: Workspace,
-    found: pl.DataFrame,
-    bars: pl.DataFrame,
-    actions: pl.DataFrame,
-    suspected: pl.DataFrame,
-    now: datetime,
-) -> float:
+def _ceiling(ws: Workspace, found: pl.DataFrame, panel: Panel, now: datetime) -> float:
     """Mean rank IC of the true conditional mean over the same rows, where the source knows it; else NaN."""
     oracle = getattr(ws.source(), "oracle", None)
     if oracle is None:
         return float("nan")
     truth = oracle(found[SESSION].min(), found[SESSION].max(), now)
     rows = found.filter(pl.col("horizon") == 1).join(truth, on=[SYMBOL, SESSION], how="inner")
-    rows = rows.join(
-        realised_returns(bars, actions, [1], suspected), on=[SYMBOL, SESSION, "horizon"], how="inner"
-    ).sort(SESSION, SYMBOL)
+    rows = rows.join(realised_returns(panel, [1]), on=[SYMBOL, SESSION, "horizon"]).sort(SESSION, SYMBOL)
     if rows.is_empty():
         return float("nan")
     index = np.unique(rows[SESSION].to_numpy(), return_inverse=True)[1].astype(np.int64)
@@ -262,7 +262,7 @@ def _record(
     model: str,
     configs: dict[str, StrategyConfig],
     rows: list[StrategyReport],
-    skills: dict[int, ForecastSkill],
+    skills: dict[int, _Scored],
     first: date,
     final: date,
     now: datetime,
@@ -270,7 +270,10 @@ def _record(
     """The `evaluations` rows (replaced when run again) and the trials."""
     lines = [(row.name, metric, value) for row in rows for metric, value in asdict(_row(row)).items()]
     lines += [
-        (f"forecasts h{h}", metric, value) for h, skill in skills.items() for metric, value in asdict(skill).items()
+        (f"{subject} h{h}", metric, value)
+        for h, scored in skills.items()
+        for subject, skill in (("forecasts", scored.forecasts), ("stored interval", scored.intervals))
+        for metric, value in asdict(skill).items()
     ]
     kept = [
         (subject, metric, float(value))
@@ -285,7 +288,7 @@ def _record(
             ws, kind="strategy", subject=row.name, config_hash=key, metric="sharpe_annual",
             value=row.summary.sharpe_annual, **shared,
         )  # fmt: skip
-    lead = skills[min(skills)]
+    lead = skills[min(skills)].forecasts
     trials.record(
         ws, kind="model", subject=model, config_hash=f"v{version}", metric="rank_ic", value=lead.mean_rank_ic, **shared
     )
@@ -296,7 +299,7 @@ def _report(
     version: int,
     model: str,
     rows: list[StrategyReport],
-    skills: dict[int, ForecastSkill],
+    skills: dict[int, _Scored],
     series: list[IcSeries],
     first: date,
     final: date,
@@ -324,7 +327,7 @@ def _report(
         notes=_notes(ws, actions),
         benchmark=MAIN_BENCHMARK if any(row.name == MAIN_BENCHMARK for row in rows) else rows[0].name,
         strategies=tuple(rows),
-        skill=tuple(row for h, skill in skills.items() for row in _skill_rows(h, skill, ceiling)),
+        skill=tuple(row for h, scored in skills.items() for row in _skill_rows(h, scored, ceiling)),
         ic=tuple(series),
         trials=trials.count(ws),
         quality=quality.section(ws, bars, final),
@@ -332,8 +335,15 @@ def _report(
     )
 
 
-def _skill_rows(horizon: int, skill: ForecastSkill, ceiling: float) -> list[SkillRow]:
+def _skill_rows(horizon: int, scored: _Scored, ceiling: float) -> list[SkillRow]:
     """What the report says of one horizon; the ceiling, where it is known, belongs to the one-session horizon."""
+    skill, interval = scored.forecasts, scored.intervals
+    thirds = (
+        interval.coverage_low_volatility,
+        interval.coverage_middle_volatility,
+        interval.coverage_high_volatility,
+    )
+    by_third = "low, middle and high volatility: " + ", ".join("–" if np.isnan(c) else f"{c:.2f}" for c in thirds)
     t_note = f"Newey-West, {skill.hac_lag} lags, {skill.n_dates} sessions"
     best = f"the market's own truth reaches {ceiling:.3f}" if horizon == 1 and np.isfinite(ceiling) else ""
     if skill.n_dates == 0:
@@ -344,7 +354,9 @@ def _skill_rows(horizon: int, skill: ForecastSkill, ceiling: float) -> list[Skil
         SkillRow(horizon, "Rank ICIR (per session)", skill.rank_icir, 0.0),
         SkillRow(horizon, "ROC AUC of p_up", skill.roc_auc, 0.5),
         SkillRow(horizon, "Brier score of p_up", skill.brier, 0.25, "lower is better"),
-        SkillRow(horizon, "Coverage of the 90 % interval", skill.coverage_90, float("nan"), "0.90 is exact"),
+        SkillRow(horizon, "Coverage of q05 to q95", skill.coverage_90, note="0.90 is exact"),
+        SkillRow(horizon, "Coverage of the stored interval", interval.coverage, note=by_third),
+        SkillRow(horizon, "Mean width of the stored interval", interval.mean_width, note="in log return"),
     ]
 
 

@@ -16,7 +16,7 @@ from trading_core.metrics.forecasts import newey_west_t
 from trading_core.metrics.intervals import IntervalSkill, interval_skill
 from trading_core.models.interpretation import mean_weights
 from trading_core.models.registry import model_entry
-from trading_core.pipelines.after import ALPHA, AfterTraining, FittedClasses
+from trading_core.pipelines.after import AfterTraining, FittedClasses
 from trading_core.pipelines.learn import Prepared
 from trading_core.pipelines.train import TrainRequest
 from trading_core.plots.forecasts import Fan
@@ -31,7 +31,7 @@ from trading_core.plots.model_report import (
     Weights,
 )
 from trading_core.registry.bundle import ModelCard
-from trading_core.schema import CLASS_TARGETS, FloatArray, IntArray, Target
+from trading_core.schema import CLASS_TARGETS, INTERVAL_ALPHA, FloatArray, IntArray, Target
 from trading_core.training.config import TrainingConfig
 from trading_core.training.fit import FitResult
 from trading_core.training.progress import EpochRecord, best_epoch
@@ -61,7 +61,7 @@ def gather(
         validation=(card.validation_start, card.validation_end),
         closed_form=model_entry(model.model).fit_closed_form is not None,
         calibration=model.calibration,
-        alpha=ALPHA,
+        alpha=INTERVAL_ALPHA,
         horizons=horizons,
         members=member_curves(fitted.history, str(model.training.get("monitor", TrainingConfig().monitor))),
         looked=looked(prepared, fitted, model),
@@ -171,7 +171,7 @@ def _intervals(validation: WindowSet, after: AfterTraining, h: int) -> dict[str,
     sigma = validation.scaled.panel.sigma[validation.symbol, validation.columns]
     before = after.quantiles[:, h, 0], after.quantiles[:, h, -1]
     ends = {"forecast quantiles": before, "conformal": after.intervals[h].apply(*before, scale)}
-    return {name: interval_skill(label, low, high, sigma, ALPHA) for name, (low, high) in ends.items()}
+    return {name: interval_skill(label, low, high, sigma, INTERVAL_ALPHA) for name, (low, high) in ends.items()}
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

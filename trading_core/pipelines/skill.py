@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from trading_core.dataset.labels import forward_returns
-from trading_core.dataset.panel import marked
+from trading_core.dataset.panel import Panel
 from trading_core.market import adjust
 from trading_core.metrics.classification import binary_skill, pr_auc
 from trading_core.metrics.forecasts import roc_auc, summary
@@ -78,25 +78,24 @@ def horizon_skill(
     )
 
 
-def realised_returns(
-    bars: pl.DataFrame, actions: pl.DataFrame, horizons: Sequence[int], suspected: pl.DataFrame
-) -> pl.DataFrame:
-    """symbol, session, horizon, label: the realised open-to-open returns, splits and dividends included.
+def priced(bars: pl.DataFrame, actions: pl.DataFrame, suspected: pl.DataFrame) -> Panel:
+    """The adjusted prices that forecasts are judged by, as a panel without features.
 
-    Without those that span one of the `suspected` corporate actions (symbol, session).
+    suspected: symbol, session of corporate actions that may be missing; no label spans one. Errors: EmptyUniverseError.
     """
     adjusted = adjust.adjusted(bars, actions)
-    wide = adjusted.pivot(on=SYMBOL, index=SESSION, values="open").sort(SESSION)
-    symbols = [name for name in wide.columns if name != SESSION]
-    opens = wide.select(symbols).to_numpy().T.astype(np.float64)
-    breaks = marked(suspected, tuple(symbols), wide[SESSION].to_numpy().astype("datetime64[D]"))
-    values = forward_returns(opens, horizons, breaks)  # [S, T, H]
-    days = wide[SESSION].to_numpy()
+    return Panel.from_frames(adjusted.select(SYMBOL, SESSION), adjusted, None, (), breaks=suspected)
+
+
+def realised_returns(panel: Panel, horizons: Sequence[int]) -> pl.DataFrame:
+    """symbol, session, horizon, label: the realised open-to-open returns that are known, splits and dividends included."""
+    values = forward_returns(panel.opens, horizons, panel.breaks)  # [S, T, H]
+    days = panel.sessions
     grid = [
         pl.DataFrame(
             {
-                SYMBOL: np.repeat(symbols, len(days)),
-                SESSION: np.tile(days, len(symbols)),
+                SYMBOL: np.repeat(panel.symbols, len(days)),
+                SESSION: np.tile(days, len(panel.symbols)),
                 "label": values[:, :, h].ravel(),
             }
         )

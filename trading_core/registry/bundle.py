@@ -134,9 +134,7 @@ def load_bundle(store: ArtifactStore, prefix: str, digest: str | None = None) ->
     """
     published = store.open_published(prefix, digest)
     uri = f"{store.url}/{prefix}"
-    if CARD not in published.names:
-        raise BundleError(uri, f"it holds {', '.join(published.names)}; {CARD} is missing")
-    card = _parse_card(published.read(CARD), uri)
+    card = _card_of(published, uri)
     shapes = _rebuild(card, uri, "meta")
     own = shapes.file_names if isinstance(shapes, HasFiles) else ()
     expected = {WEIGHTS, CARD, *own}
@@ -145,6 +143,17 @@ def load_bundle(store: ArtifactStore, prefix: str, digest: str | None = None) ->
     module = _loaded(card, shapes, _read_weights(published, uri), uri)
     _load_files(module, {name: published.read(name) for name in own}, uri)
     return Bundle(module.eval(), card, uri, published.digest)
+
+
+def load_card(store: ArtifactStore, prefix: str, digest: str | None = None) -> ModelCard:
+    """The card alone of the bundle under `prefix`. Errors: those of `load_bundle` that the card may give."""
+    return _card_of(store.open_published(prefix, digest), f"{store.url}/{prefix}")
+
+
+def _card_of(published: Published, uri: str) -> ModelCard:
+    if CARD not in published.names:
+        raise BundleError(uri, f"it holds {', '.join(published.names)}; {CARD} is missing")
+    return _parse_card(published.read(CARD), uri)
 
 
 def check_fingerprints(card: ModelCard, current: Mapping[str, str]) -> None:
