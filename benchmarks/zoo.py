@@ -9,7 +9,8 @@ validated on 2016, tested from 2017 on. Every fifth session is learned from and 
 are of the test parts, means over three seeds with their standard deviation.
 
 What each (model, fold, seed) gave is kept under var/benchmarks/zoo and taken again while config, data and features are the
-same, so a run that was stopped goes on. A run of all models writes its tables into docs/benchmarks.md.
+same, so a run that was stopped goes on. A run of all models writes its tables into docs/benchmarks.md, if all of them come from
+the same code, and that code is committed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
@@ -37,6 +38,7 @@ from benchmarks.documents import DOCS, write_between
 from benchmarks.processes import CORES, ROOT
 from trading_core import config
 from trading_core.config import ModelConfig
+from trading_core.pipelines.train import code_version
 
 if TYPE_CHECKING:
     from trading_core.dataset.panel import Panel
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from trading_core.schema import DateArray
 
 ROOMS = ("calibration", "dataset", "inference", "metrics", "models", "training")
+FILES = ("schema.py", "pipelines/held_out.py", "pipelines/learn.py", "pipelines/skill.py")
 KEPT = ROOT / "var" / "benchmarks" / "zoo"
 # The slowest first, so that two workers end together; the tables list them the other way round.
 MODELS = (
@@ -124,7 +127,7 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Found:
     """skill: per horizon, the fields of pipelines.skill.HorizonSkill. seconds: learning, and testing. epochs: of all
-    trainings of the job. channels: what the model read."""
+    trainings of the job. channels: what the model read. code: the commit; digest: see `code_digest`."""
 
     skill: list[dict[str, float]]
     learning_s: float
@@ -133,13 +136,15 @@ class Found:
     trainings: int
     channels: int
     code: str
+    digest: str
 
 
 @cache
 def code_digest() -> str:
-    """Of the rooms that a result depends on: what was measured with other code is measured again."""
+    """Of the code that a result depends on: what was measured with other code is measured again."""
     core = Path(trading_core.__file__).parent
     files = [file for room in ROOMS for file in sorted((core / room).rglob("*.py"))]
+    files += [core / name for name in FILES] + [ROOT / "benchmarks" / "learning.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
@@ -161,9 +166,8 @@ def every_feature() -> list[str]:
 def compute(job: Job) -> Found:
     """Trains (once, or each quarter), tests, and keeps what was found."""
     from benchmarks.learning import joint_skill, learn, strided
-    from trading_core.pipelines.train import code_version
 
-    chosen = job.config
+    chosen, code, digest = job.config, code_version(), code_digest()  # before anybody has the time to change it
     panel = _panel(tuple(chosen.features))
     learning = testing = 0.0
     parts, epochs, channels = [], 0, 0
@@ -176,7 +180,7 @@ def compute(job: Job) -> Found:
         epochs += len(learned.fitted.history)
         channels = len(learned.prepared.spec.channels)
     skill = [asdict(row) for row in joint_skill(parts)]
-    found = Found(skill, learning, testing - learning, epochs, len(parts), channels, code_version())
+    found = Found(skill, learning, testing - learning, epochs, len(parts), channels, code, digest)
     KEPT.mkdir(parents=True, exist_ok=True)
     temporary = job.file.with_suffix(".tmp")
     temporary.write_text(json.dumps(asdict(found), indent=1))
@@ -300,6 +304,24 @@ def estimate(found: dict[Job, Found], protocol: Protocol, workers: int) -> str:
     return f"All of it would take at most {total / workers / 60:.0f} minutes with {workers} worker(s); slowest: {slowest.model}."
 
 
+def unfit(found: Mapping[Job, Found]) -> list[str]:
+    """Why results cannot stand in one table for a commit: each line names a code and the results that it gave."""
+    digests = sorted({result.digest for result in found.values()})
+    mixed = digests if len(digests) > 1 else []
+    problems = [
+        f"code {digest}: {_labels(job for job, result in found.items() if result.digest == digest)}" for digest in mixed
+    ]
+    dirty = sorted({result.code for result in found.values() if result.code.endswith("-dirty")})
+    return problems + [
+        f"{code}, changes that were not committed: {_labels(job for job, result in found.items() if result.code == code)}"
+        for code in dirty
+    ]
+
+
+def _labels(jobs: Iterable[Job]) -> str:
+    return "; ".join(sorted(job.label for job in jobs))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     size = parser.add_mutually_exclusive_group()
@@ -315,6 +337,8 @@ def main() -> None:
         raise SystemExit(f"Unknown model(s) {', '.join(unknown)}. Allowed: {', '.join(MODELS)}.")
     if not panels.REAL.is_file():
         raise SystemExit(f"{panels.REAL} is absent on this machine.")
+    if protocol is not QUICK and set(models) == set(MODELS) and code_version().endswith("-dirty"):
+        print(f"There are changes that are not committed: {DOCS.name} will not be written.", flush=True)
     found = run(jobs_of(protocol, models), given.workers, given.fresh)
     lines = list(tables(protocol, found))
     print("\n".join(lines))
@@ -323,6 +347,9 @@ def main() -> None:
     if protocol is QUICK:
         print(estimate(found, CPU, given.workers))
     elif set(models) == set(MODELS):
+        if problems := unfit(found):
+            lead = f"{DOCS.relative_to(ROOT)} is left as it is"
+            raise SystemExit("\n".join([f"{lead}; commit, and run again with --fresh:", *problems]))
         write_between(DOCS, protocol.name, lines)
         print(f"Written into {DOCS.relative_to(ROOT)}.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -27,7 +29,7 @@ def _panel_of_the_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def found(rank_ic: float, seconds: float = 10.0, epochs: int = 5) -> Found:
     names = ("rank_ic", "rank_icir", "rank_ic_t", "roc_auc", "pr_auc", "brier", "coverage_90")
     row = {**dict.fromkeys(names, rank_ic), "sessions": 250.0, "rows": 1000.0}
-    return Found([{"horizon": 1.0, **row}, {"horizon": 5.0, **row}], seconds, 2.0, epochs, 1, 30, "code")
+    return Found([{"horizon": 1.0, **row}, {"horizon": 5.0, **row}], seconds, 2.0, epochs, 1, 30, "0.1.0+abc", "one")
 
 
 # --- the zoo on the real panel ----------------------------------------------------------------------------------------
@@ -94,6 +96,38 @@ def test_the_estimate_counts_all_epochs_of_all_jobs() -> None:
     assert zoo.estimate({quick: found(0.0)}, CPU, 1).startswith(
         "All of it would take at most 2 minutes with 1 worker(s)"
     )
+
+
+def test_results_of_other_code_or_of_a_dirty_tree_are_named() -> None:
+    one, two, three = zoo.jobs_of(CPU, ["lstm"])[:3]
+    # Another commit with the same code of the models is the same code.
+    same = {one: found(0.1), two: replace(found(0.2), code="0.1.0+def")}
+    assert zoo.unfit(same) == []
+    assert zoo.unfit({**same, three: replace(found(0.3), digest="two")}) == [
+        "code one: lstm, tested 2017, seed 1; lstm, tested 2017, seed 2",
+        "code two: lstm, tested 2017, seed 3",
+    ]
+    assert zoo.unfit({**same, three: replace(found(0.3), code="0.1.0+abc-dirty")}) == [
+        "0.1.0+abc-dirty, changes that were not committed: lstm, tested 2017, seed 3"
+    ]
+
+
+def test_the_document_is_not_written_from_a_dirty_tree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text("<!-- zoo -->\nold\n<!-- /zoo -->\n")
+    for name, value in (("DOCS", page), ("ROOT", tmp_path), ("panels.REAL", page)):
+        monkeypatch.setattr(f"benchmarks.zoo.{name}", value)
+    results = {job: found(0.1) for job in zoo.jobs_of(CPU, zoo.MODELS)}
+    monkeypatch.setattr(zoo, "run", lambda *_: results)
+    monkeypatch.setattr(sys, "argv", ["zoo"])
+    last = next(reversed(results))
+    results[last] = replace(found(0.1), code="0.1.0+abc-dirty")
+    with pytest.raises(SystemExit, match=f"benchmarks.md is left as it is.*\n.*not committed: {last.label}$"):
+        zoo.main()
+    assert page.read_text() == "<!-- zoo -->\nold\n<!-- /zoo -->\n"
+    results[last] = found(0.1)
+    zoo.main()
+    assert "| lstm | 0.1000 ± 0.0000 |" in page.read_text()
 
 
 def test_only_what_stands_between_the_marks_is_written(tmp_path: Path) -> None:
