@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import runtime
-from airflow.sdk import Param, dag, task
+from airflow.sdk import dag, task
 from assets import FORECASTS, MODEL
 
 
@@ -14,18 +13,12 @@ from assets import FORECASTS, MODEL
     schedule=[MODEL],
     catchup=False,
     max_active_runs=2,
-    default_args={**runtime.DEFAULT_ARGS, "execution_timeout": timedelta(hours=2)},
+    default_args=runtime.LONG_ARGS,
     tags=["trading", "models"],
     doc_md=__doc__,
     params={
         "market": runtime.market_param(),
-        "version": Param(
-            "champion",
-            type="string",
-            pattern=r"^(champion|challenger|[1-9][0-9]*)$",
-            title="Model version",
-            description="champion, challenger or a version number. A run started by a new model takes that model.",
-        ),
+        "version": runtime.version_param("A run started by a new model takes that model; by hand:"),
         "start": runtime.date_param("First session", "Default: the first session after the model's cut-off."),
         "end": runtime.date_param("Last session", "Default: the last session with features."),
     },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import runtime
@@ -16,18 +15,12 @@ STRATEGIES = runtime.config.names("strategies", runtime.SETTINGS)
     schedule=[FORECASTS],
     catchup=False,
     max_active_runs=2,
-    default_args={**runtime.DEFAULT_ARGS, "execution_timeout": timedelta(hours=2)},
+    default_args=runtime.LONG_ARGS,
     tags=["trading", "evaluation"],
     doc_md=__doc__,
     params={
         "market": runtime.market_param(),
-        "version": Param(
-            "champion",
-            type="string",
-            pattern=r"^(champion|challenger|[1-9][0-9]*)$",
-            title="Model version",
-            description="Whose stored forecasts are evaluated: champion, challenger or a version number.",
-        ),
+        "version": runtime.version_param("Whose stored forecasts are evaluated:"),
         "strategies": Param(
             STRATEGIES,
             type="array",

@@ -17,7 +17,7 @@ CALENDAR = runtime.config.load_market(runtime.SETTINGS.market, runtime.SETTINGS)
     schedule=SessionTimetable(CALENDAR, "close", runtime.SETTINGS.close_delay_minutes),
     catchup=False,
     max_active_runs=4,
-    default_args={**runtime.DEFAULT_ARGS, "execution_timeout": timedelta(minutes=30)},
+    default_args=runtime.DEFAULT_ARGS,
     tags=["trading", "data"],
     doc_md=__doc__,
     params={

@@ -22,6 +22,7 @@ DEFAULT_ARGS = {
     "retry_delay": timedelta(seconds=10),
     "execution_timeout": timedelta(minutes=30),
 }
+LONG_ARGS = {**DEFAULT_ARGS, "execution_timeout": timedelta(hours=2)}  # of what reads or writes years of forecasts
 DATE_HELP = "YYYY-MM-DD; empty for the default"
 
 
@@ -38,6 +39,17 @@ def name_param(kind: config.Kind, default: str, title: str, description: str) ->
 
 def date_param(title: str, description: str) -> Param:
     return Param(None, type=["null", "string"], format="date", title=title, description=f"{description} {DATE_HELP}.")
+
+
+def version_param(description: str) -> Param:
+    """A model version of the run's market; `description`: what is done with it."""
+    return Param(
+        "champion",
+        type="string",
+        pattern=r"^(champion|challenger|[1-9][0-9]*)$",
+        title="Model version",
+        description=f"{description} champion, challenger or a version number.",
+    )
 
 
 def form() -> dict[str, Any]:
