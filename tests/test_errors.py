@@ -120,8 +120,8 @@ SAMPLES: dict[str, tuple[TradingError, list[str]]] = {
 
 
 def _tree(base: type[TradingError] = TradingError) -> list[type[TradingError]]:
-    """Every class of this module under `base`, parents first."""
-    children = [cls for cls in base.__subclasses__() if cls.__module__ == errors.__name__]
+    """Every class of this package under `base`, parents first."""
+    children = [cls for cls in base.__subclasses__() if cls.__module__.startswith(f"{errors.__name__}.")]
     return [found for cls in children for found in (cls, *_tree(cls))]
 
 
@@ -144,6 +144,7 @@ def test_the_tree_has_five_branches_and_every_leaf_hangs_on_one() -> None:
     }
     assert all(issubclass(cls, tuple(BRANCHES)) for cls in LEAVES)
     assert set(SAMPLES) == {cls.__name__ for cls in LEAVES}
+    assert all(getattr(errors, cls.__name__) is cls for cls in _tree())
 
 
 @pytest.mark.parametrize("cls", LEAVES, ids=lambda cls: cls.__name__)
