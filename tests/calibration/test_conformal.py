@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from trading_core.calibration.conformal import (
     MIN_ROWS,
     Adaptive,
     Conformal,
-    aci_state,
     adaptive_levels,
 )
 from trading_core.dataset.labels import forward_returns, label_known_index
@@ -183,19 +183,24 @@ def test_after_a_variance_break_adaptive_bands_recover(bands: Bands) -> None:
 # --- adaptive ---------------------------------------------------------------------------------------------------------
 
 
+def level_at(errors: np.ndarray, known_at: np.ndarray, as_of: int, adaptive: Adaptive) -> float:
+    """The level at a decision: every error known strictly before it, in order."""
+    return reduce(adaptive.after, errors[known_at < as_of].tolist(), adaptive.alpha)
+
+
 def test_the_level_by_hand() -> None:
     """alpha 0.1, gamma 0.05: an error of 0.3 lowers the level by 0.01, one of 0 raises it by 0.005."""
     adaptive = Adaptive(0.1, 0.05)
     errors, known_at = np.array([0.3, 0.0, NAN, 0.1]), np.array([5, 6, 7, 8])
     expected = {5: 0.1, 6: 0.09, 7: 0.095, 8: 0.095, 9: 0.095}
     for as_of, level in expected.items():
-        assert aci_state(errors, known_at, as_of, adaptive) == pytest.approx(level, abs=1e-15)
-    assert aci_state(np.zeros(0), np.zeros(0, dtype=np.int64), 3, adaptive) == 0.1
+        assert level_at(errors, known_at, as_of, adaptive) == pytest.approx(level, abs=1e-15)
+    assert level_at(np.zeros(0), np.zeros(0, dtype=np.int64), 3, adaptive) == 0.1
     # It stays in [0, 1], and comes back from there at once.
     steep = Adaptive(0.1, 1.0)
-    assert aci_state(np.array([1.0, 1.0]), np.array([1, 2]), 9, steep) == 0.0
-    assert aci_state(np.array([1.0, 1.0, 0.0]), np.array([1, 2, 3]), 9, steep) == pytest.approx(0.1)
-    assert aci_state(np.ones(3), np.array([1, 2, 3]), 9, Adaptive(0.1, 0.0)) == 0.1
+    assert level_at(np.array([1.0, 1.0]), np.array([1, 2]), 9, steep) == 0.0
+    assert level_at(np.array([1.0, 1.0, 0.0]), np.array([1, 2, 3]), 9, steep) == pytest.approx(0.1)
+    assert level_at(np.ones(3), np.array([1, 2, 3]), 9, Adaptive(0.1, 0.0)) == 0.1
 
 
 def _stored(seed: int, horizon: int) -> tuple[Conformal, tuple[np.ndarray, ...]]:
@@ -216,7 +221,7 @@ def test_the_rebuilt_path_is_the_level_of_the_errors_known_before_each_decision(
     known_at = label_known_index(path.dates, horizon)
     assert path.dates.tolist() == list(range(100, 180, 2))
     for day, level, error in zip(path.dates, path.levels, path.errors, strict=True):
-        assert aci_state(path.errors, known_at, int(day), adaptive) == level
+        assert level_at(path.errors, known_at, int(day), adaptive) == level
         on = rows[3] == day
         low, high = conformal.apply(rows[1][on], rows[2][on], alpha=level)
         assert error == pytest.approx(1.0 - coverage(rows[0][on], low, high))
@@ -273,7 +278,5 @@ def test_wrong_input_is_refused() -> None:
         Conformal.fit(zeros, zeros, zeros, 0.1).apply(zeros, zeros, zeros + 1)
     with pytest.raises(InvalidConfigError, match="give the scale of each row"):
         Conformal.fit(zeros, zeros, zeros, 0.1, zeros + 1).apply(zeros, zeros)
-    with pytest.raises(InvalidConfigError, match="must ascend"):
-        aci_state(np.zeros(2), np.array([2, 1]), 5, Adaptive())
     with pytest.raises(InvalidConfigError, match="horizon: 0"):
         adaptive_levels(Conformal(0.1), Adaptive(), zeros, zeros, zeros, np.arange(60), 0)

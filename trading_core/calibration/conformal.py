@@ -157,23 +157,6 @@ class Adaptive:
             raise InvalidConfigError("A stored calibration", [f"{type(error).__name__}: {error}"]) from error
 
 
-def aci_state(errors: FloatArray, known_at: IntArray, as_of: int, adaptive: Adaptive) -> float:
-    """The level at decision `as_of`, from the errors of the bands that were issued at earlier decisions.
-
-    errors: [D] of each date, NaN where none is known; known_at: [D] ascending columns at whose open the date's labels are
-    known (dataset.labels.label_known_index). Only errors known *strictly before* as_of count, as in the splits.
-    Errors: InvalidConfigError when known_at does not ascend.
-    """
-    if (np.diff(known_at) < 0).any():
-        raise InvalidConfigError(
-            "The adaptive intervals", ["known_at: must ascend; order the errors by when they are known"]
-        )
-    level = adaptive.alpha
-    for error in errors[known_at < as_of].tolist():
-        level = adaptive.after(level, error)
-    return level
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class AdaptiveLevels:
     """The path of ACI. dates: [D] decision columns, ascending; levels: [D] alpha' that their bands are issued with;

@@ -10,8 +10,8 @@ from trading_core import config
 from trading_core.config import ComparisonConfig, MarketConfig, ModelConfig, Settings, StrategyConfig
 from trading_core.errors import InvalidConfigError, TradingError
 from trading_core.market.registry import source_entry
-from trading_core.pipelines.evaluate import build_strategy, risk_limits
 from trading_core.pipelines.quality_gate import rules_of
+from trading_core.pipelines.strategies import risk_limits, strategy_params
 from trading_core.pipelines.train import check_model_config
 from trading_core.sessions import Sessions
 
@@ -70,7 +70,7 @@ def check_file(path: Path, kind: Kind) -> None:
         for name, variant in loaded.variants().items():
             check_model_config(variant, f"model '{name}' of {where}")
     elif isinstance(loaded, StrategyConfig):
-        build_strategy(loaded, path.stem)
+        strategy_params(loaded, path.stem)
         risk_limits(loaded)
 
 

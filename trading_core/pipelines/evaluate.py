@@ -26,6 +26,7 @@ from trading_core.pipelines.markets import require_daily
 from trading_core.pipelines.refs import EvaluationRef, StrategyRow
 from trading_core.pipelines.skill import priced, realised_returns
 from trading_core.pipelines.stored_skill import stored_interval
+from trading_core.pipelines.strategies import build_strategy, risk_limits
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
 from trading_core.plots.report import (
@@ -37,8 +38,7 @@ from trading_core.plots.report import (
     strategy_report,
 )
 from trading_core.portfolio.registry import strategy_entry
-from trading_core.portfolio.risk import RiskLimits
-from trading_core.portfolio.strategy import Strategy
+from trading_core.registry.mlflow_registry import ModelVersion
 from trading_core.schema import (
     BARS,
     CORPORATE_ACTIONS,
@@ -52,17 +52,6 @@ from trading_core.schema import (
 from trading_core.storage.tables import Predicate
 
 MAIN_BENCHMARK = "equal-weight"
-
-
-def build_strategy(chosen: StrategyConfig, name: str) -> Strategy:
-    """The strategy of a config. Errors: UnknownNameError, InvalidConfigError."""
-    entry = strategy_entry(chosen.strategy)
-    return entry.build(config.parse_options(entry.params, chosen.params, f"params of strategy '{name}'"))
-
-
-def risk_limits(chosen: StrategyConfig) -> RiskLimits:
-    limits = chosen.risk
-    return RiskLimits(limits.max_position, limits.max_gross, limits.max_order_notional, frozenset(limits.restricted))
 
 
 def load_market_data(ws: Workspace, end: date) -> tuple[MarketData, pl.DataFrame, pl.DataFrame]:
@@ -103,7 +92,7 @@ def evaluate(
     data, bars, actions = load_market_data(ws, final)
     if data.sessions[-1] <= first:
         raise InvalidDateRangeError(first, final, "no session after the first forecast has bars yet")
-    results = {name: _simulate(ws, name, c, data, found, first, final, capital) for name, c in configs.items()}
+    results = {name: _simulate(ws, name, c, chosen, data, found, first, final, capital) for name, c in configs.items()}
     suspected = quality.suspected_actions(ws, {}, final)
     panel = priced(bars, actions, suspected)
     skills, series = _score_forecasts(found, panel)
@@ -155,6 +144,7 @@ def _simulate(
     ws: Workspace,
     name: str,
     chosen: StrategyConfig,
+    version: ModelVersion,
     data: MarketData,
     found: pl.DataFrame,
     first: date,
@@ -166,7 +156,7 @@ def _simulate(
     return engine.run(
         data,
         panel,
-        build_strategy(chosen, name),
+        build_strategy(ws, chosen, name, lambda: version),
         name=name,
         start=first,
         end=final,

@@ -35,9 +35,10 @@ from trading_core.execution.registry import broker_entry
 from trading_core.pipelines import infer as inference
 from trading_core.pipelines import settlement
 from trading_core.pipelines.account import TradingAccount, open_account
-from trading_core.pipelines.evaluate import build_strategy, load_market_data, require_horizon, risk_limits
+from trading_core.pipelines.evaluate import load_market_data, require_horizon
 from trading_core.pipelines.markets import require_daily
 from trading_core.pipelines.refs import OrdersRef, SessionRef, SessionResult
+from trading_core.pipelines.strategies import build_strategy, risk_limits, strategy_params
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
 from trading_core.portfolio.decision import AccountWeights, value_account
@@ -104,7 +105,7 @@ def open_session(
     """
     require_daily(ws.market)
     chosen = config.load_strategy(strategy, ws.settings)
-    build_strategy(chosen, strategy)
+    strategy_params(chosen, strategy)
     traded = ws.sessions.require(session or ws.sessions.next(ws.last_session(now)))
     decided = ws.sessions.previous(traded)
     _require_data(ws, decided, now)
@@ -199,7 +200,9 @@ def decide(ws: Workspace, ref: SessionRef, now: datetime) -> SessionRef:
     holdings = {position.symbol: position.quantity for position in state.positions}
     valued = value_account(data.symbols, holdings, state.cash, data.marks[d])
     first = account.ledger.sessions(ref.account)[0].decision_session
-    strategy = build_strategy(chosen, ref.strategy)
+    strategy = build_strategy(
+        ws, chosen, ref.strategy, lambda: ws.registry().version(ws.market.id, int(ref.model_version))
+    )
     view = view_of(data, panel, strategy, valued, d, ref.session, d - data.first_at_or_after(first))
     made = portfolio_decide(
         ref.strategy, strategy, view, valued, data.marks[d], ws.costs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -13,13 +14,13 @@ from trading_core.schema import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class ThresholdLongFlatParams:
-    """`threshold` on the calibrated probability of a rise, 0 .. 1. A bundle's card and `trading compare` name one that was
-    searched on the validation part."""
+    """`threshold` on the calibrated probability of a rise, 0 .. 1, or what it was searched for: then it is the one that the
+    model's card holds for the strategy's horizon, chosen on the validation part (pipelines.strategies puts it here)."""
 
-    threshold: float = 0.5
+    threshold: float | Literal["f1", "net_sharpe_annual"] = 0.5
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.threshold <= 1.0:
+        if not isinstance(self.threshold, str) and not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"threshold is {self.threshold}; it must lie between 0 and 1")
 
 
@@ -36,13 +37,15 @@ class ThresholdLongFlat:
     needs_forecasts = True
 
     def __init__(self, params: ThresholdLongFlatParams) -> None:
-        self.params = params
+        if isinstance(params.threshold, str):
+            raise ValueError(f"threshold is still '{params.threshold}'; take the number from the model's card")
+        self.threshold = params.threshold
 
     def decide(self, view: SessionView) -> FloatArray:
         held = view.weights > 0
         known = np.isfinite(view.score) & np.isfinite(view.p_up) & view.tradable
         locked = held & ~known
-        chosen = known & (view.p_up >= self.params.threshold)
+        chosen = known & (view.p_up >= self.threshold)
         kept = held & (chosen | locked)
         target = np.where(kept, view.weights, 0.0)
         new = chosen & ~held

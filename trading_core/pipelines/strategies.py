@@ -1,0 +1,58 @@
+"""The strategy of a config: its parameters checked, and those that a model's card knows filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from trading_core import config
+from trading_core.calibration.thresholds import ThresholdChoice
+from trading_core.config import StrategyConfig
+from trading_core.errors import InvalidConfigError
+from trading_core.pipelines.workspace import Workspace
+from trading_core.portfolio.registry import strategy_entry
+from trading_core.portfolio.risk import RiskLimits
+from trading_core.portfolio.strategy import Strategy
+from trading_core.portfolio.threshold_long_flat import ThresholdLongFlatParams
+from trading_core.registry.mlflow_registry import ModelVersion
+
+
+def strategy_params(chosen: StrategyConfig, name: str) -> Any:
+    """The parameters of a config, as its strategy's own class. Errors: UnknownNameError, InvalidConfigError."""
+    return config.parse_options(strategy_entry(chosen.strategy).params, chosen.params, f"params of strategy '{name}'")
+
+
+def build_strategy(ws: Workspace, chosen: StrategyConfig, name: str, model: Callable[[], ModelVersion]) -> Strategy:
+    """The strategy of a config that decides by a model's forecasts.
+
+    model: which version that is; asked for only where a parameter is taken from its card.
+    Errors: those of `strategy_params`, InvalidConfigError where the card does not hold what the config asks for, and what
+    `registry.bundle.load_card` raises.
+    """
+    params = strategy_params(chosen, name)
+    if isinstance(params, ThresholdLongFlatParams) and isinstance(params.threshold, str):
+        found = _searched(ws, name, chosen.horizon, params.threshold, model())
+        params = replace(params, threshold=found)
+    return strategy_entry(chosen.strategy).build(params)
+
+
+def _searched(ws: Workspace, name: str, horizon: int, objective: str, version: ModelVersion) -> float:
+    """The threshold on p_up of a horizon that was searched on the version's validation part."""
+    from trading_core.registry.bundle import load_card
+
+    card = load_card(ws.store, ws.store.path_of(version.bundle_uri), version.digest)
+    choices = dict(zip(card.spec.horizons, card.thresholds.get(objective, ()), strict=False))
+    if horizon not in choices:
+        held = f"it for horizons {list(choices)}" if choices else f"of {sorted(card.thresholds) or 'no objective'}"
+        problem = (
+            f"threshold: '{objective}' over {horizon} sessions is not in the card of model version {version.version} "
+            f"({version.model}), which holds {held}; give a number, or train the model again"
+        )
+        raise InvalidConfigError(f"params of strategy '{name}'", [problem])
+    return ThresholdChoice.from_json(choices[horizon]).threshold
+
+
+def risk_limits(chosen: StrategyConfig) -> RiskLimits:
+    limits = chosen.risk
+    return RiskLimits(limits.max_position, limits.max_gross, limits.max_order_notional, frozenset(limits.restricted))
