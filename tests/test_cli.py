@@ -124,6 +124,24 @@ def test_every_command_explains_itself_and_prints_json(path: list[str]) -> None:
     assert "--json" in answer.output
 
 
+def test_every_option_and_argument_says_what_it_is() -> None:
+    import typer
+
+    def silent(command: object, path: str) -> list[str]:
+        found = [f"{path} {name}" for name, text in _texts(command) if not text]
+        for name, child in getattr(command, "commands", {}).items():
+            found += silent(child, f"{path} {name}")
+        return found
+
+    assert silent(typer.main.get_command(cli.app), "trading") == []
+
+
+def _texts(command: object) -> list[tuple[str, str | None]]:
+    """Name and help of every parameter that a command has of its own."""
+    own = [param for param in command.params if "completion" not in (param.name or "")]  # type: ignore[attr-defined]
+    return [(param.name, param.help) for param in own]
+
+
 def test_the_installed_command_works_and_needs_nothing_heavy_for_help(tmp_path: Path) -> None:
     heavy = ["torch", "polars", "pandas", "mlflow", "exchange_calendars", "lightning", "plotly"]
     code = (

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from trading_core import config
-from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show, show_rows, training_output
+from trading_core.commands.base import (
+    End,
+    Json,
+    Market,
+    Model,
+    ModelFile,
+    Start,
+    TestStart,
+    Variant,
+    opened,
+    parsed_day,
+    show,
+    show_rows,
+    training_output,
+)
 from trading_core.commands.features import features_app
 from trading_core.commands.judging import add_judging
 from trading_core.commands.models import models_app
@@ -56,8 +69,8 @@ add_judging(app, lambda: _now(), _run_id)
 @app.command()
 def backfill(
     market: Market = "",
-    start: Day = None,
-    end: Day = None,
+    start: Start = None,
+    end: End = None,
     refresh: Annotated[
         bool, typer.Option(help="Fetch sessions that are stored already, too, and symbols that failed before.")
     ] = False,
@@ -92,18 +105,19 @@ def train(
         str | None, typer.Option(help="URI of a training request: run that one and nothing else.")
     ] = None,
     market: Market = "",
-    model: Annotated[str, typer.Option(help="A file of configs/models, or of configs/zoo: zoo/gru.")] = "",
-    config_file: Annotated[
-        Path | None, typer.Option("--config", help="The model's config as a file, in place of --model.")
-    ] = None,
-    variant: Annotated[str, typer.Option(help="With a comparison as --config: which of its models.")] = "",
-    test_start: Day = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    model: Model = "",
+    config_file: ModelFile = None,
+    variant: Variant = "",
+    test_start: TestStart = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Default: the config's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most so many. Default: the config's.")] = None,
     reuse: Annotated[bool, typer.Option(help="Take an identical version that exists.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Train a model and register it. `--request URI` is what Airflow calls, wherever the training runs."""
+    """Train a model and register it. Needs features: `trading backfill`.
+
+    `--request URI` is what Airflow calls, wherever the training runs.
+    """
     from trading_core.pipelines import train as pipeline
 
     settings = config.read_settings()
@@ -132,11 +146,14 @@ def train(
 def predict(
     market: Market = "",
     version: Annotated[str, typer.Option(help="champion, challenger or a version number.")] = "champion",
-    start: Day = None,
-    end: Day = None,
+    start: Start = None,
+    end: End = None,
     as_json: Json = False,
 ) -> None:
-    """Store forecasts of a model version; sessions that are stored already stay as they are."""
+    """Store forecasts of a model version; sessions that are stored already stay as they are.
+
+    Needs features and a version: `trading backfill`, `trading train`. Default: every session after the version's cut-off.
+    """
     from trading_core.pipelines import infer as pipeline
 
     ws = opened(market)
@@ -153,12 +170,15 @@ def evaluate(
     strategy: Annotated[
         list[str] | None, typer.Option(help="A file of configs/strategies; repeat for more. Default: all.")
     ] = None,
-    start: Day = None,
-    end: Day = None,
-    capital: Annotated[float, typer.Option(min=1.0)] = 1_000_000.0,
+    start: Start = None,
+    end: End = None,
+    capital: Annotated[float, typer.Option(min=1.0, help="Of each strategy, in the market's currency.")] = 1_000_000.0,
     as_json: Json = False,
 ) -> None:
-    """Simulate strategies on stored forecasts beside the benchmarks and write the report."""
+    """Simulate strategies on stored forecasts beside the benchmarks and write the report.
+
+    Needs forecasts: `trading predict`. Default: from the version's first forecast to the last session with bars.
+    """
     from trading_core.pipelines import evaluate as pipeline
 
     ws = opened(market)
@@ -178,12 +198,17 @@ def evaluate(
 @app.command()
 def trade(
     market: Market = "",
-    strategy: Annotated[str, typer.Option(help="A file of configs/strategies.")] = "",
+    strategy: Annotated[
+        str, typer.Option(help="A file of configs/strategies. Default: TRADING_STRATEGY or top10.")
+    ] = "",
     session: Annotated[str | None, typer.Option(help="Session to trade, YYYY-MM-DD. Default: the next one.")] = None,
     replay: Annotated[str | None, typer.Option(help="Trade on the paper account replay-<market>-<name>.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Trade one session: check, infer, decide, sell, buy, settle. Running it again changes nothing."""
+    """Trade one session: check, infer, decide, sell, buy, settle. Running it again changes nothing.
+
+    Needs features of the session before, and a champion: `trading backfill`, `trading train`.
+    """
     from trading_core.pipelines import trade as pipeline
 
     ws = opened(market)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from datetime import date, datetime
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,7 +22,19 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Market = Annotated[str, typer.Option("--market", "-m", help="A market (default: TRADING_MARKET or simulated).")]
-Day = Annotated[str | None, typer.Option(help="YYYY-MM-DD.")]
+Start = Annotated[str | None, typer.Option(help="First session, YYYY-MM-DD.")]
+End = Annotated[str | None, typer.Option(help="Last session, YYYY-MM-DD.")]
+TestStart = Annotated[
+    str | None,
+    typer.Option(
+        help="First session that nothing is learned of, YYYY-MM-DD. Default: the market's last `test_sessions` stay unseen."
+    ),
+]
+Model = Annotated[
+    str, typer.Option(help="A file of configs/models, or of configs/zoo: zoo/gru. Default: TRADING_MODEL or tft.")
+]
+ModelFile = Annotated[Path | None, typer.Option("--config", help="The model's config as a file, in place of --model.")]
+Variant = Annotated[str, typer.Option(help="With a comparison as --config: which of its models.")]
 
 
 def opened(market: str) -> Workspace:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show, show_rows
+from trading_core.commands.base import End, Json, Market, Start, opened, parsed_day, show, show_rows
 
 if TYPE_CHECKING:
     from trading_core.pipelines.feature_views import FeatureRow
@@ -58,8 +58,8 @@ def features_plot(
     symbol: Annotated[str, typer.Argument(help="A symbol of the market.")],
     features: Annotated[list[str], typer.Argument(help="Names of features; `trading features list` shows them.")],
     market: Market = "",
-    start: Day = None,
-    end: Day = None,
+    start: Start = None,
+    end: End = None,
     out: Annotated[
         str | None, typer.Option(help="An .html file. Default: plots/<market>-<symbol>.html under var/.")
     ] = None,

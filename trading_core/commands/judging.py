@@ -10,7 +10,21 @@ from typing import Annotated, Literal
 import typer
 
 from trading_core import config
-from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show, show_rows, training_output
+from trading_core.commands.base import (
+    End,
+    Json,
+    Market,
+    Model,
+    ModelFile,
+    Start,
+    TestStart,
+    Variant,
+    opened,
+    parsed_day,
+    show,
+    show_rows,
+    training_output,
+)
 
 Clock = Callable[[], datetime]
 RunId = Callable[[], str]
@@ -32,15 +46,16 @@ def _add_evaluate_model(app: typer.Typer, now: Clock, run_id: RunId) -> None:
         config_file: Annotated[
             Path | None, typer.Option("--config", help="A model config: only what was trained with it is judged.")
         ] = None,
-        variant: Annotated[str, typer.Option(help="With a comparison as --config: which of its models.")] = "",
+        variant: Variant = "",
         market: Market = "",
-        start: Day = None,
-        end: Day = None,
+        start: Start = None,
+        end: End = None,
         as_json: Json = False,
     ) -> None:
         """Judge a registered version's forecasts: one row per horizon. Default: every session after its cut-off.
 
-        Forecasts that are stored are read, missing ones computed and stored. Sessions up to the cut-off are refused.
+        Forecasts that are stored are read, missing ones computed and stored. Sessions up to the cut-off are refused. Needs
+        --model or --config of a version that is there: `trading train`.
         """
         from trading_core.pipelines import evaluate_model as pipeline
 
@@ -64,11 +79,9 @@ def _add_cross_validate(app: typer.Typer, now: Clock) -> None:
     @app.command("cross-validate")
     def cross_validate(
         market: Market = "",
-        model: Annotated[str, typer.Option(help="A file of configs/models, or of configs/zoo: zoo/gru.")] = "",
-        config_file: Annotated[
-            Path | None, typer.Option("--config", help="The model's config as a file, in place of --model.")
-        ] = None,
-        variant: Annotated[str, typer.Option(help="With a comparison as --config: which of its models.")] = "",
+        model: Model = "",
+        config_file: ModelFile = None,
+        variant: Variant = "",
         scheme: Annotated[
             Literal["purged_k_fold", "combinatorial", "expanding", "rolling"],
             typer.Option(help="How the history is cut; the last two are walk-forward."),
@@ -84,12 +97,13 @@ def _add_cross_validate(app: typer.Typer, now: Clock) -> None:
         embargo: Annotated[
             int | None, typer.Option(min=0, help="Sessions dropped beyond the purge. Default: the config's.")
         ] = None,
-        test_start: Day = None,
+        test_start: TestStart = None,
         as_json: Json = False,
     ) -> None:
         """Train a model once per fold of its history and judge what each training has not seen; registers nothing.
 
         Around every test the longest horizon + 1 sessions are purged. Sessions from --test-start on are not even read.
+        Needs features: `trading backfill`.
         """
         from trading_core.pipelines import cross_validate as pipeline
 

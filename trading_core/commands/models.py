@@ -39,7 +39,11 @@ def models_zoo(as_json: Json = False) -> None:
 
 
 @models_app.command("promote")
-def models_promote(version: Annotated[int, typer.Argument(min=1)], market: Market = "", as_json: Json = False) -> None:
+def models_promote(
+    version: Annotated[int, typer.Argument(min=1, help="A number; `trading models list` shows them.")],
+    market: Market = "",
+    as_json: Json = False,
+) -> None:
     """Make a version the champion: the one the live session trades with."""
     from trading_core.pipelines import models
 

@@ -9,11 +9,10 @@ from typing import Annotated, Literal
 import typer
 
 from trading_core import config
-from trading_core.commands.base import Day, Json, Market, opened, parsed_day, show, training_output
+from trading_core.commands.base import Json, Market, Model, TestStart, opened, parsed_day, show, training_output
 
 Clock = Callable[[], datetime]
 Pruner = Literal["median", "halving", "none"]
-Model = Annotated[str, typer.Option(help="A file of configs/models, or of configs/zoo: zoo/gru.")]
 
 
 def add_tuning(app: typer.Typer, now: Clock) -> None:
@@ -33,7 +32,7 @@ def _add_tune(app: typer.Typer, now: Clock) -> None:
         trials: Annotated[int, typer.Option(min=1, max=500, help="Trials that the search is to reach.")] = 20,
         seed: Annotated[int | None, typer.Option(min=0, help="Of the proposals. Default: the config's.")] = None,
         pruner: Annotated[Pruner, typer.Option(help="Which trials are stopped early.")] = "median",
-        test_start: Day = None,
+        test_start: TestStart = None,
         workers: Annotated[int, typer.Option(min=1, max=16, help="Processes that train side by side.")] = 1,
         timeout: Annotated[
             float | None, typer.Option(min=0.0, help="Seconds after which no trial is begun any more.")
@@ -43,7 +42,8 @@ def _add_tune(app: typer.Typer, now: Clock) -> None:
     ) -> None:
         """Search for a model's options. The same search goes on where it was, also with more trials than before.
 
-        Trials are judged on the validation part; the sessions from --test-start on are not even read.
+        Trials are judged on the validation part; the sessions from --test-start on are not even read. Needs features:
+        `trading backfill`.
         """
         from trading_core.pipelines import tune as pipeline
 
@@ -94,12 +94,13 @@ def _add_ablate(app: typer.Typer, now: Clock) -> None:
         fold_sessions: Annotated[int, typer.Option(min=1, help="Sessions of each block.")] = 63,
         metric: Annotated[str, typer.Option(help="What the table compares: rank_ic, roc_auc, pinball ...")] = "rank_ic",
         horizon: Annotated[int | None, typer.Option(help="Default: the config's shortest.")] = None,
-        test_start: Day = None,
+        test_start: TestStart = None,
         as_json: Json = False,
     ) -> None:
         """Train a model without some of its inputs, or with other values, beside itself; see docs/ablation.md.
 
         Without any option each family of features is left out once. Trainings that are there already are not done again.
+        Needs features: `trading backfill`.
         """
         from trading_core.pipelines import ablate as pipeline
 
