@@ -41,7 +41,9 @@ def signal() -> Problem:
 
 @pytest.fixture(scope="module")
 def silence() -> Problem:
-    return problem(0.0, **SIZE)
+    """On another market: on the signal's own one a network comes within a tenth of a standard error of the bound, so that
+    roundings of another machine could carry it over."""
+    return problem(0.0, **SIZE, seed=6)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 An error class keeps the values it was raised with and builds its own message: what was wrong, what is allowed, what to
 do. Callers raise `SomeError(value, ...)` and never write the sentence themselves, so the text is tested once.
+The classes lie by area in the modules of this package, and are imported from the package itself.
 """
 
 from __future__ import annotations
