@@ -43,6 +43,7 @@ INTERVALS: dict[str, timedelta] = {
 
 QUANTILES: tuple[float, ...] = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95)
 QUANTILE_COLUMNS: tuple[str, ...] = tuple(f"q{round(100 * q):02d}" for q in QUANTILES)
+BUNDLE_FORMAT = 3  # of a model bundle's card, see registry.bundle; here, so that looking for a model needs no torch
 INTERVAL_COLUMNS = ("low_90", "high_90")
 INTERVAL_ALPHA = 0.1  # share of labels that may lie outside the stored interval
 

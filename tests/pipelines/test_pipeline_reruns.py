@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from trading_core import config
 from trading_core.errors import InvalidDateRangeError, StaleDataError
 from trading_core.pipelines import backfill, evaluate, trade, train
 from trading_core.pipelines.infer import feature_sessions
+from trading_core.pipelines.models import bundle_is_whole
 from trading_core.pipelines.workspace import Workspace
 
 JUNE = [date(2025, 6, day) for day in (6, 9, 10, 11, 12, 13)]
@@ -88,6 +91,17 @@ def test_an_explicitly_new_training_gives_a_new_version_with_the_same_weights(ws
     assert len(set(folders)) == 2
     weights = [ws.store.read_bytes(f"{folder}/weights.safetensors") for folder in folders]
     assert weights[0] == weights[1]
+
+
+def test_a_version_of_another_format_is_not_taken_again(ws: Workspace) -> None:
+    known = ws.registry().version("tiny", 1)
+    assert bundle_is_whole(ws, known)
+    published = ws.store.open_published(known.bundle_uri, known.digest)
+    files = {name: published.read(name) for name in published.names}
+    for name, change, whole in (("same", {}, True), ("older", {"format_version": 2}, False)):
+        card = json.loads(files["config.json"]) | change
+        digest = ws.store.publish(f"tiny/models/{name}", {**files, "config.json": json.dumps(card).encode()}, NOW)
+        assert bundle_is_whole(ws, replace(known, bundle_uri=f"tiny/models/{name}", digest=digest)) is whole
 
 
 def eligible(ws: Workspace) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -11,6 +12,7 @@ from trading_core.errors import StorageError
 from trading_core.features import build as features
 from trading_core.pipelines.workspace import Workspace
 from trading_core.registry.mlflow_registry import ModelVersion
+from trading_core.schema import BUNDLE_FORMAT
 
 FRESH_SESSIONS = 63  # a model is taken again for a quarter beyond the market's test sessions
 
@@ -61,14 +63,13 @@ def _is_fit(ws: Workspace, version: ModelVersion, chosen: ModelConfig, now: date
 
 
 def bundle_is_whole(ws: Workspace, version: ModelVersion) -> bool:
-    """Whether all files of a version's bundle are there and are what was registered."""
+    """Whether all files of a version's bundle are there, are what was registered, and are of the format that is read."""
     try:
         published = ws.store.open_published(ws.store.path_of(version.bundle_uri), version.digest)
-        for name in published.names:
-            published.read(name)
-    except StorageError:
+        files = {name: published.read(name) for name in published.names}
+        return bool(json.loads(files["config.json"])["format_version"] == BUNDLE_FORMAT)
+    except (StorageError, KeyError, TypeError, ValueError):
         return False
-    return True
 
 
 def _registry_exists(ws: Workspace) -> bool:

@@ -28,10 +28,10 @@ from trading_core.errors import ArtifactCorruptedError, BundleError, FormulaMism
 from trading_core.models.ensemble import joined
 from trading_core.models.per_symbol import PerSymbol
 from trading_core.models.registry import MODELS, HasFiles
-from trading_core.schema import CLASS_TARGETS, InputSpec
+from trading_core.schema import BUNDLE_FORMAT, CLASS_TARGETS, InputSpec
 from trading_core.storage.artifacts import ArtifactStore, Published
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = BUNDLE_FORMAT
 MAX_MEMBERS = 64
 LONGEST_ENCODER, LONGEST_HORIZON = 512, 63  # as in the configuration
 FARTHEST_LABEL = 10.0  # of class_threshold and barrier_width, as in the configuration
