@@ -99,6 +99,7 @@ class Installation:
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "TRADING_PRELOAD": "1",  # see plugins/preload.py
+            "TRADING_SQLITE_GATE": "1",  # see plugins/sqlite_gate.py
             "SPT_NOENV": "1",  # setproctitle must not overwrite the environment, or the mark below is lost
         }
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
