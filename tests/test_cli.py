@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -140,6 +141,39 @@ def _texts(command: object) -> list[tuple[str, str | None]]:
     """Name and help of every parameter that a command has of its own."""
     own = [param for param in command.params if "completion" not in (param.name or "")]  # type: ignore[attr-defined]
     return [(param.name, param.help) for param in own]
+
+
+def _written() -> list[tuple[str, str]]:
+    """(place, what follows the word `trading`) of every command in the README, the documents and the templates."""
+    files = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    files += sorted((REPOSITORY / "configs" / "templates").glob("*.yaml"))
+    found = []
+    for file in files:
+        text = file.read_text().replace("\\\n", " ")
+        blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+        spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+        for line in [*spans, *(line for block in blocks for line in block.splitlines())]:
+            command = re.search(r"(?:^|\s)(?:\.venv/bin/)?trading ((?:[a-z-]).*)", line.split(" # ")[0])
+            if command:
+                found.append((file.name, command[1]))
+    return found
+
+
+def test_every_command_in_the_documents_exists_with_its_options() -> None:
+    import typer
+
+    wrong = []
+    for place, text in _written():
+        command, words = typer.main.get_command(cli.app), text.split()
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
+        known = {option for param in command.params for option in [*param.opts, *param.secondary_opts]}
+        unknown = [word for word in words if word.startswith("-") and word.rstrip(",)") not in {*known, "--help"}]
+        stray = hasattr(command, "commands") and words and not words[0].startswith("-")  # no command of that group
+        if unknown or stray:
+            wrong.append(f"{place}: trading {text}")
+    assert wrong == []
+    assert len(_written()) > 40
 
 
 def test_the_installed_command_works_and_needs_nothing_heavy_for_help(tmp_path: Path) -> None:
