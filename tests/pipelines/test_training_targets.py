@@ -14,6 +14,7 @@ from tiny_market import LAST, NOW, START, forecast, trained
 from trading_core.config import load_model
 from trading_core.errors import InvalidConfigError, UnknownNameError
 from trading_core.pipelines import instruments, panels
+from trading_core.pipelines.evaluate_model import evaluate_model
 from trading_core.pipelines.refs import ModelRef
 from trading_core.pipelines.workspace import Workspace, open_workspace
 from trading_core.schema import SESSION, SYMBOL
@@ -76,6 +77,7 @@ def test_every_target_is_learned_and_forecast(options: Workspace) -> None:
     assert (card["members"], card["instrument_columns"]) == (2, ["moneyness"])
     assert [len(card[name]) for name in ("calibration", "intervals")] == [2, 2]
     assert sorted(card["thresholds"]) == ["f1", "net_sharpe_annual"]
+    assert {name: len(texts) for name, texts in card["class_calibration"].items()} == {"classes": 2, "barrier": 2}
     found = forecast(options, version=str(made.version), start=date(2025, 6, 9))
     rows = options.tables.read("forecasts").filter(pl.col("model_version") == str(made.version))
     assert found.added == rows.height > 100
@@ -88,6 +90,15 @@ def test_every_target_is_learned_and_forecast(options: Workspace) -> None:
     assert (rows["low_90"] < rows["high_90"]).all()
     assert not np.allclose(rows["score"], rows["q50"])  # ranked by the rank column
     assert rows.select(SYMBOL, SESSION, "horizon").is_unique().all()
+    # Of the decisions since June 9 the label over one session is known of three, that over three sessions of one.
+    asked = {"given": None, "start": date(2025, 6, 9), "end": None, "run_id": "judge", "now": NOW}
+    judged = evaluate_model(options, model=f"everything@{made.version}", **asked)  # type: ignore[arg-type]
+    assert [(row.target, row.horizon) for row in judged.classes] == [
+        ("classes", 1), ("classes", 3), ("barrier", 1), ("barrier", 3)
+    ]  # fmt: skip
+    assert [row.sessions for row in judged.horizons] == [3, 1]
+    assert [row.rows for row in judged.classes[:2]] == [row.rows for row in judged.horizons]
+    assert all(0.0 < row.log_loss < 3.0 for row in judged.classes)
 
 
 @pytest.mark.parametrize(
