@@ -162,9 +162,9 @@ def _written() -> list[tuple[str, str]]:
 def test_every_command_in_the_documents_exists_with_its_options() -> None:
     import typer
 
-    wrong = []
+    wrong, program = [], typer.main.get_command(cli.app)
     for place, text in _written():
-        command, words = typer.main.get_command(cli.app), text.split()
+        command, words = program, text.split()
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
         known = {option for param in command.params for option in [*param.opts, *param.secondary_opts]}
