@@ -122,6 +122,18 @@ def walk_forward(
     return splits
 
 
+def first_of_last(sessions: DateArray, blocks: int, step: int) -> date:
+    """The first session of the last `blocks` blocks of `step` sessions, where `walk_forward` is to begin.
+
+    Errors: TooShortHistoryError when nothing would lie before it.
+    """
+    tested = blocks * step
+    if tested >= len(sessions):
+        raise TooShortHistoryError(f"{blocks} folds of {step}", len(sessions), tested + 1)
+    first: date = sessions[-tested].astype(object)
+    return first
+
+
 # --- cross-validation -------------------------------------------------------------------------------------------------
 
 

@@ -13,8 +13,8 @@ from trading_core import config
 from trading_core.calibration.calibrators import calibrated
 from trading_core.config import ModelConfig
 from trading_core.dataset.panel import Panel
-from trading_core.dataset.splits import Split, chronological, walk_forward
-from trading_core.errors import DataError, InvalidConfigError, TooShortHistoryError, TrainingFailedError
+from trading_core.dataset.splits import Split, chronological, first_of_last, walk_forward
+from trading_core.errors import DataError, InvalidConfigError, TrainingFailedError
 from trading_core.metrics.forecasts import rank_ic_per_date
 from trading_core.pipelines import refs
 from trading_core.pipelines import trials as table
@@ -61,10 +61,7 @@ def _splits(panel: Panel, request: AblateRequest) -> Sequence[Split]:
     if not request.folds:
         share = part.validation_fraction
         return [chronological(sessions, request.test_start, horizon, share, part.embargo, require_test=False)]
-    tested = request.folds * request.fold_sessions
-    if tested >= len(sessions):
-        raise TooShortHistoryError(f"{request.folds} folds of {request.fold_sessions}", len(sessions), tested + 1)
-    first = sessions[-tested].astype(object)
+    first = first_of_last(sessions, request.folds, request.fold_sessions)
     return walk_forward(sessions, first, request.fold_sessions, horizon, part.validation_fraction, part.embargo)
 
 

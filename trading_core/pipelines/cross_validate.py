@@ -23,10 +23,11 @@ from trading_core.dataset.splits import (
     Fold,
     Split,
     combinatorial,
+    first_of_last,
     purged_k_fold,
     walk_forward,
 )
-from trading_core.errors import InvalidConfigError, TooShortHistoryError, UnknownNameError
+from trading_core.errors import InvalidConfigError, UnknownNameError
 from trading_core.features import build as features
 from trading_core.metrics.forecasts import rank_ic_per_date
 from trading_core.pipelines import evaluations, refs, trials
@@ -89,10 +90,7 @@ class FoldPlan:
             return combinatorial(sessions, before, max_horizon, self.folds, self.tested, share, embargo)
         if self.scheme == "purged_k_fold":
             return _one_path(purged_k_fold(sessions, before, max_horizon, self.folds, share, embargo))
-        tested = self.folds * self.fold_sessions
-        if tested >= len(sessions):
-            raise TooShortHistoryError(f"{self.folds} folds of {self.fold_sessions}", len(sessions), tested + 1)
-        first, expanding = sessions[-tested].astype(object), self.scheme == "expanding"
+        first, expanding = first_of_last(sessions, self.folds, self.fold_sessions), self.scheme == "expanding"
         made = walk_forward(
             sessions, first, self.fold_sessions, max_horizon, share, embargo, expanding, self.train_sessions
         )
