@@ -120,8 +120,9 @@ def test_walk_forward_blocks_end_before_the_test(
 
 
 def test_the_figures_are_stored_once(ws: Workspace) -> None:
-    add_model(ws, **LINEAR)
+    add_model(ws, **LINEAR, split={"embargo": 4})
     made = run(ws, folds=2)
+    assert made.embargo == 4  # the config's
     again = run(ws, folds=2, now=NOW + timedelta(days=40))
     assert again.parts == made.parts
     assert ws.store.read_json(made.table)["parts"][0]["rank_ic"] == made.parts[0].rank_ic

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from math import comb
 from typing import Any, Literal, get_args
@@ -75,17 +75,20 @@ class FoldPlan:
         if problems:
             raise InvalidConfigError("The cross-validation", problems)
 
+    def embargo_for(self, model: ModelConfig) -> int:
+        return model.split.embargo if self.embargo is None else self.embargo
+
     @property
     def trainings(self) -> int:
         return comb(self.folds, self.tested) if self.scheme == "combinatorial" else self.folds
 
-    def cut(self, sessions: DateArray, before: date, max_horizon: int, share: float) -> CombinatorialFolds:
+    def cut(self, sessions: DateArray, before: date, model: ModelConfig) -> CombinatorialFolds:
         """The folds and the paths through them; all schemes but `combinatorial` have one path.
 
-        sessions: [T], all before `before`. share: of each fold's decisions, for validation.
+        sessions: [T], all before `before`. model: its longest horizon purges, and its split says what share validates.
         Errors: InvalidConfigError, TooShortHistoryError.
         """
-        embargo = self.embargo or 0
+        max_horizon, share, embargo = max(model.horizons), model.split.validation_fraction, self.embargo_for(model)
         if self.scheme == "combinatorial":
             return combinatorial(sessions, before, max_horizon, self.folds, self.tested, share, embargo)
         if self.scheme == "purged_k_fold":
@@ -129,7 +132,7 @@ class CrossValidation:
     scheme: str
     folds: int
     paths: int
-    purge: int  # sessions dropped on each side of a test
+    purge: int  # sessions dropped at each border
     embargo: int
     start: date
     end: date
@@ -161,9 +164,7 @@ def cross_validate(
     before = test_start or default_test_start(ws, now)
     versions, last = current_versions(ws, chosen.features), ws.sessions.previous(before)
     panel = load_panel(ws, chosen.features, ws.market.history_start, last, versions, chosen.instrument_columns)
-    if plan.embargo is None:
-        plan = replace(plan, embargo=chosen.split.embargo)
-    made = plan.cut(panel.sessions, before, max(chosen.horizons), chosen.split.validation_fraction)
+    made = plan.cut(panel.sessions, before, chosen)
     results = []
     for number, fold in enumerate(made.folds, start=1):
         results.append(_judged(panel, chosen, model, fold))
@@ -171,29 +172,42 @@ def cross_validate(
     formulas = features.fingerprints(chosen.features)
     # Of what determines the figures: the same call replaces its own rows.
     key = config.config_hash([ws.market.id, chosen, asdict(plan), str(before), versions, formulas], 16)
-    days = panel.sessions[np.concatenate(made.groups)].astype(object)
-    parts = (*_fold_lines(results), *_path_lines(made, results, chosen.horizons))
-    rank_ic, fold_spread, path_spread = _headline(parts, min(chosen.horizons))
-    found = CrossValidation(
+    found = _found(ws, model, chosen, plan, made, panel.sessions, results, key)
+    _record(ws, found, results, f"{config.config_hash(chosen)}-{key}", key, now)
+    ws.store.write_json(found.table, refs.dump(found))
+    return found
+
+
+def _found(
+    ws: Workspace,
+    name: str,
+    model: ModelConfig,
+    plan: FoldPlan,
+    made: CombinatorialFolds,
+    sessions: DateArray,
+    results: Sequence[_Result],
+    key: str,
+) -> CrossValidation:
+    days = sessions[np.concatenate(made.groups)].astype(object)
+    parts = (*_fold_lines(results), *_path_lines(made, results, model.horizons))
+    rank_ic, fold_spread, path_spread = _headline(parts, min(model.horizons))
+    return CrossValidation(
         market=ws.market.id,
-        model=model,
+        model=name,
         scheme=plan.scheme,
         folds=len(made.folds),
         paths=len(made.paths),
-        purge=max(chosen.horizons) + 1,
-        embargo=plan.embargo or 0,
+        purge=max(model.horizons) + 1,
+        embargo=plan.embargo_for(model),
         start=days[0],
         end=days[-1],
-        horizon=min(chosen.horizons),
+        horizon=min(model.horizons),
         rank_ic=rank_ic,
         fold_spread=fold_spread,
         path_spread=path_spread,
         table=ws.path("cross-validations", f"{key}.json"),
         parts=parts,
     )
-    _record(ws, found, results, f"{config.config_hash(chosen)}-{key}", key, now)
-    ws.store.write_json(found.table, refs.dump(found))
-    return found
 
 
 def _one_path(folds: Sequence[Fold]) -> CombinatorialFolds:
