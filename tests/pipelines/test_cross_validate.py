@@ -61,6 +61,7 @@ def test_four_groups_tested_in_pairs_give_six_trainings_and_three_paths(
     assert (made.folds, made.paths, made.purge, made.embargo, made.horizon) == (6, 3, 6, 3, 1)
     folds = [part for part in made.parts if part.part.startswith("fold") and part.horizon == 1]
     assert [part.tested for part in folds] == ["1, 2", "1, 3", "1, 4", "2, 3", "2, 4", "3, 4"]
+    assert [part.trained for part in folds] == [len(np.unique(prepared.train.columns)) for prepared, _ in judged]
     by_fold = [daily(found, 0) for _, found in judged]
     means = [float(np.mean(list(values.values()))) for values in by_fold]
     assert [part.rank_ic for part in folds] == pytest.approx(means, abs=1e-12)

@@ -218,9 +218,10 @@ def _one_path(folds: Sequence[Fold]) -> CombinatorialFolds:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Result:
-    """rank_ic: [tested decisions, H] of every session, NaN where it has none."""
+    """trained: decisions that were learned from. rank_ic: [tested decisions, H] of every session, NaN where it has none."""
 
     fold: Fold
+    trained: int
     skill: tuple[HorizonSkill, ...]
     rank_ic: FloatArray
 
@@ -235,7 +236,7 @@ def _judged(panel: Panel, model: ModelConfig, name: str, fold: Fold) -> _Result:
     for h in range(len(model.horizons)):
         series = rank_ic_per_date(found.score[:, h], found.returns[:, h], found.windows.columns)
         rank_ic[np.searchsorted(fold.test, series.dates), h] = series.values
-    return _Result(fold, found.skill(), rank_ic)
+    return _Result(fold, len(prepared.train_columns), found.skill(), rank_ic)
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -247,7 +248,7 @@ def _fold_lines(results: Sequence[_Result]) -> list[PartSkill]:
             part=f"fold {number}",
             tested=", ".join(str(group + 1) for group in result.fold.tested),
             horizon=row.horizon,
-            trained=len(result.fold.train),
+            trained=result.trained,
             sessions=row.sessions,
             rank_ic=row.rank_ic,
             roc_auc=row.roc_auc,
