@@ -75,7 +75,9 @@ def _variable(name: str, default: str = "") -> str:
     doc_md=__doc__,
     params={
         "market": runtime.market_param(),
-        "model": runtime.name_param("models", runtime.SETTINGS.model, "Model", "A file of configs/models, or of configs/zoo."),
+        "model": runtime.name_param(
+            "models", runtime.SETTINGS.model, "Model", "A file of configs/models, or of configs/zoo."
+        ),
         "where": Param(
             runtime.SETTINGS.train_where,
             type="string",

@@ -23,7 +23,9 @@ SEARCH_TIMEOUT = timedelta(hours=24)
     doc_md=__doc__,
     params={
         "market": runtime.market_param(),
-        "model": runtime.name_param("models", runtime.SETTINGS.model, "Model", "A file of configs/models, or of configs/zoo."),
+        "model": runtime.name_param(
+            "models", runtime.SETTINGS.model, "Model", "A file of configs/models, or of configs/zoo."
+        ),
         "trials": Param(
             20,
             type="integer",
