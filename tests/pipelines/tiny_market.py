@@ -119,8 +119,8 @@ def contents(ws: Workspace, name: str) -> pl.DataFrame:
     """A table without its month, columns and rows in one order."""
     frame = ws.tables.read(name)
     frame = frame.select(sorted(column for column in frame.columns if column != "month"))
-    # Features are unique by symbol and session; sorting by hundreds of columns costs more than reading them.
-    return frame.sort("symbol", "session") if name.startswith("features_") else frame.sort(pl.all())
+    # Features are unique by symbol and time; sorting by hundreds of columns costs more than reading them.
+    return frame.sort("symbol", "ts") if name.startswith("features_") else frame.sort(pl.all())
 
 
 def all_contents(ws: Workspace, prefix: str = "") -> Contents:
