@@ -43,7 +43,7 @@ run: setup  ## the main job through Airflow: backfill, training, inference, eval
 
 test: setup  ## all tests
 	@$(BIN)/python -m trading_core.features.compile  # once, or each worker and each process that a test starts would do it
-	@$(BIN)/python -m pytest -n 4 $(TESTS)
+	@$(BIN)/python -m pytest -n 3 $(TESTS)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,4 +1,4 @@
-"""`airflow backfill create` with the real scheduler: a week of features, ten trading sessions, again, and out of order."""
+"""`airflow backfill create` with the real scheduler: a week of features, five trading sessions, again, and out of order."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from platform_harness import MARKET, Pass, Platform, until
 DAYS = [date(2023, 2, 16) + timedelta(days=n) for n in range(9)]
 DAYS = [day for day in DAYS if day.weekday() < 5 and day != date(2023, 2, 20)]
 AGAIN = [day for day in DAYS if date(2023, 2, 23) <= day <= date(2023, 2, 24)]  # the part that runs a second time
-LAST = 2  # of the ten sessions, those that are traded a second time
-ACCOUNT = f"replay-{MARKET}-ten"
-REPLAY = {"replay": "ten"}
+COUNT = 5  # of sessions that are traded. Ten or a month are the same command with other dates (docs/operations.md).
+LAST = 2  # of them, those that are traded a second time
+ACCOUNT = f"replay-{MARKET}-five"
+REPLAY = {"replay": "five"}
 
 
 @dataclass(frozen=True)
 class Backfills:
     """Runs, table contents and the replay account after the first backfills and after they ran again."""
 
-    ten: list[date]
+    sessions: list[date]
     features: list[dict[str, Any]]
     trades: list[dict[str, Any]]
     contents: dict[str, str]
@@ -40,19 +41,19 @@ def backfills(platform: Platform, first_pass: Pass) -> Backfills:
     assert first_pass.code == 0, first_pass.output
     ws = platform.workspace()
     first = ws.sessions.offset(ws.last_session(first_pass.finished), -40)
-    ten = ws.sessions.between(first, ws.sessions.offset(first, 9))
+    days = ws.sessions.between(first, ws.sessions.offset(first, COUNT - 1))
     _by_command(
         platform,
         ("feature_backfill", DAYS[0], DAYS[-1], "--max-active-runs", "3"),
-        ("daily_trade", ten[0], ten[-1], "--max-active-runs", "1", "--dag-run-conf", json.dumps(REPLAY)),
+        ("daily_trade", days[0], days[-1], "--max-active-runs", "1", "--dag-run-conf", json.dumps(REPLAY)),
     )
     features, trades = _finished(platform, "feature_backfill"), _finished(platform, "daily_trade")
     contents, ledger = platform.contents(), platform.ledger_state(ACCOUNT)[ACCOUNT]
     again = {"reprocess_behavior": "completed"}
     platform.start_backfill("feature_backfill", AGAIN[0], AGAIN[-1], max_active_runs=3, **again)
-    platform.start_backfill("daily_trade", ten[-LAST], ten[-1], max_active_runs=1, dag_run_conf=REPLAY, **again)
+    platform.start_backfill("daily_trade", days[-LAST], days[-1], max_active_runs=1, dag_run_conf=REPLAY, **again)
     return Backfills(
-        ten, features, trades, contents, ledger,
+        days, features, trades, contents, ledger,
         _finished(platform, "feature_backfill", features), _finished(platform, "daily_trade", trades),
         platform.contents(), platform.ledger_state(ACCOUNT)[ACCOUNT],
     )  # fmt: skip
@@ -105,11 +106,11 @@ def test_a_backfill_of_features_starts_no_inference_and_no_trade(platform: Platf
     assert {run["run_type"] for run in platform.runs("daily_trade")} <= {"manual", "backfill", "scheduled"}
 
 
-def test_ten_sessions_are_settled_in_order_on_one_replay_account(backfills: Backfills) -> None:
+def test_sessions_are_settled_in_order_on_one_replay_account(backfills: Backfills) -> None:
     assert {run["state"] for run in backfills.trades} == {"success"}
-    assert [run["partition_key"] for run in backfills.trades] == [day.isoformat() for day in backfills.ten]
-    assert [state.record.session for state, *_ in backfills.ledger] == backfills.ten
-    assert [state.record.number for state, *_ in backfills.ledger] == list(range(1, 11))
+    assert [run["partition_key"] for run in backfills.trades] == [day.isoformat() for day in backfills.sessions]
+    assert [state.record.session for state, *_ in backfills.ledger] == backfills.sessions
+    assert [state.record.number for state, *_ in backfills.ledger] == list(range(1, COUNT + 1))
     assert {state.status for state, *_ in backfills.ledger} == {"settled"}
     settled = [state.summary.settled_at for state, *_ in backfills.ledger]
     assert settled == sorted(settled)
@@ -119,14 +120,14 @@ def test_ten_sessions_are_settled_in_order_on_one_replay_account(backfills: Back
 def test_sessions_run_again_make_no_new_order_and_change_no_record(backfills: Backfills) -> None:
     assert {run["state"] for run in backfills.trades_again} == {"success"}
     assert [run["partition_key"] for run in backfills.trades_again] == [
-        day.isoformat() for day in backfills.ten[-LAST:]
+        day.isoformat() for day in backfills.sessions[-LAST:]
     ]
     assert backfills.ledger_again == backfills.ledger
 
 
 def test_a_session_out_of_order_is_refused_and_changes_nothing(platform: Platform, backfills: Backfills) -> None:
     sessions = platform.workspace().sessions
-    earlier, skipping = sessions.offset(backfills.ten[0], -1), sessions.offset(backfills.ten[-1], 2)
+    earlier, skipping = sessions.offset(backfills.sessions[0], -1), sessions.offset(backfills.sessions[-1], 2)
     why = {
         earlier: "a later session was already traded on it",
         skipping: f"the session before it, {sessions.previous(skipping)}, was not traded on it",

@@ -9,7 +9,7 @@ from datetime import date
 import polars as pl
 import pytest
 from test_fetch_failures import failing
-from tiny_market import LAST, NOW, Contents, all_contents, assert_same, backfilled, cleared, contents, versions
+from tiny_market import LAST, NOW, START, Contents, all_contents, assert_same, backfilled, cleared, contents, versions
 
 from trading_core.errors import ArtifactMissingError
 from trading_core.market.simulated import SimulatedSource
@@ -243,4 +243,4 @@ def test_a_new_formula_computes_everything_and_fetches_only_the_day(ws: Workspac
     run = DayRun(ws, LAST)
     run.do("plan")
     assert (run.made.start, run.made.end) == (LAST, LAST)
-    assert (run.made.ranges[0].start, run.made.ranges[-1].end) == (date(2024, 1, 2), LAST)
+    assert (run.made.ranges[0].start, run.made.ranges[-1].end) == (START, LAST)

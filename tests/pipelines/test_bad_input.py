@@ -91,9 +91,9 @@ def test_a_market_with_too_short_a_history_is_not_trained_on(tmp_path: Path, ref
         "--model",
         "linear",
     )
-    backfilled(ws, None, date(2024, 6, 28))
+    backfilled(ws, None, date(2024, 12, 31))
     text = [
-        r"Training on market 'tiny' needs at least 160 sessions of history but has 124",
+        r"Training on market 'tiny' needs at least 160 sessions of history but has 128",
         "Backfill an earlier start",
     ]
     refused(tmp_path / "var", "TooShortHistoryError", text, "train", "--market", MARKET, "--model", "linear")
@@ -101,7 +101,7 @@ def test_a_market_with_too_short_a_history_is_not_trained_on(tmp_path: Path, ref
 
 
 def test_a_test_start_that_leaves_too_little_is_refused_without_a_version(ws: Workspace, refused: Refused) -> None:
-    request = train.prepare(ws, model="linear", test_start=date(2024, 1, 22), now=NOW)
+    request = train.prepare(ws, model="linear", test_start=date(2024, 7, 15), now=NOW)
     text = [r"needs at least \d+ sessions of history but has \d+"]
     refused(ws.settings.var_dir, "TooShortHistoryError", text, "train", "--request", request.request_uri)
     assert len(ws.registry().list(MARKET)) == 1
@@ -134,8 +134,8 @@ def test_dates_that_cannot_be_are_refused(ws: Workspace, refused: Refused) -> No
         "--end",
         "2025-06-16",
     )
-    text = ["labels known at", "may not forecast session 2024-03-01", "after its cut-off"]
-    refused(var, "LookAheadError", text, "predict", *at, "--start", "2024-03-01")
+    text = ["labels known at", "may not forecast session 2024-09-03", "after its cut-off"]
+    refused(var, "LookAheadError", text, "predict", *at, "--start", "2024-09-03")
     with pytest.raises(InvalidDateRangeError, match="no session after the first forecast"):
         _evaluated(ws, date(2025, 6, 13))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from scipy.stats import spearmanr
-from tiny_market import NOW, contents
+from tiny_market import NOW, OPTIONS, backfilled, contents, new_market
 
 from trading_core import cli, config
 from trading_core.errors import InvalidConfigError, LookAheadError, NoModelError
@@ -128,11 +128,14 @@ def test_a_version_is_named_by_alias_number_name_or_config(ws: Workspace, tmp_pa
             choose_version(ws, model, other)
 
 
-def test_a_config_of_the_zoo_is_trained_and_judged_by_its_name(ws: Workspace) -> None:
-    """Its name has a slash, which paths of bundles, tags and references have to bear."""
+def test_a_config_of_the_zoo_is_trained_and_judged_by_its_name(tmp_path: Path) -> None:
+    """Its name has a slash, which paths of bundles, tags and references have to bear. Its features look back 200 sessions."""
+    start = "2024-01-02"
+    ws = new_market(tmp_path / "var", history_start=start, options={**OPTIONS, "symbols": 12, "start": start})
+    backfilled(ws)
     request = train.prepare(ws, model="zoo/base_rate", test_start=None, now=NOW)
     made = train.run(request.request_uri, ws.settings, NOW)
-    assert (made.model, made.version) == ("zoo/base_rate", 2)
+    assert (made.model, made.version) == ("zoo/base_rate", 1)
     assert train.run(request.request_uri, ws.settings, NOW).reused
     found = judged(ws, "zoo/base_rate@challenger", given=config.load_model("zoo/base_rate"))
     assert found.computed > 0

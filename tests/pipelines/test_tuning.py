@@ -252,14 +252,6 @@ def test_after_a_kill_the_search_ends_as_it_would_have(copied: Callable[..., Wor
     assert trials_of(ws)["trial_id"].sort().to_list() == trials_of(straight)["trial_id"].sort().to_list()
 
 
-def test_a_search_in_a_process_of_its_own(ws: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    add_model(ws)
-    ref = asked(ws, trials=1)
-    tune.run_in_process(ref, ws.settings)
-    assert "trial 0  complete" in capsys.readouterr().out
-    assert tune.result(ws, ref).complete == 1
-
-
 def dying(monkeypatch: pytest.MonkeyPatch, living: Callable[..., None]) -> None:
     """The first of the workers dies at once; the others are `living`."""
     started = iter(range(16))

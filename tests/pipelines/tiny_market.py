@@ -31,7 +31,7 @@ Contents = dict[str, pl.DataFrame]  # of tables, by name
 MARKET = "tiny"
 NOW = datetime(2025, 6, 13, 22, 0, tzinfo=UTC)  # a Friday, two hours after the close
 LAST = date(2025, 6, 13)
-START = date(2024, 1, 2)
+START = date(2024, 7, 1)
 OPTIONS: dict[str, Any] = {
     "symbols": 30, "start": START.isoformat(), "seed": 11, "signal_ic": 0.1,
     # More events than a real market has, so that a few sessions meet some.
