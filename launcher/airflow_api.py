@@ -68,9 +68,13 @@ class AirflowApi:
             time.sleep(0.5)
 
     def wait_for_choice(self, dag_id: str, field: str, value: str, within_s: float = 120) -> None:
-        """Returns when the form of `dag_id` offers `value`: a market added just now is there after the next parse."""
+        """Returns when the form of `dag_id` offers `value`: a market added just now is there once its file is parsed again."""
         deadline = time.monotonic() + within_s
-        while value not in self.call("GET", f"/dags/{dag_id}/details")["params"][field]["schema"]["enum"]:
+        asked = False
+        while value not in (dag := self.call("GET", f"/dags/{dag_id}/details"))["params"][field]["schema"]["enum"]:
+            if not asked:
+                self.call("PUT", f"/parseDagFile/{dag['file_token']}")
+                asked = True
             if time.monotonic() > deadline:
                 raise AirflowApiError(f"The form of {dag_id} does not offer {field} '{value}' after {within_s:.0f} s")
             time.sleep(1)

@@ -96,7 +96,8 @@ class Installation:
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
-            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
+            # Parsing the DAG files every 15 seconds took a seventh of a core; `wait_for_choice` asks for it when it matters.
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "TRADING_PRELOAD": "1",  # see plugins/preload.py
             "TRADING_SQLITE_GATE": "1",  # see plugins/sqlite_gate.py
