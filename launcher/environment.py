@@ -98,6 +98,7 @@ class Installation:
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
             # Parsing the DAG files every 15 seconds took a seventh of a core; `wait_for_choice` asks for it when it matters.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
+            "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "5",  # what was parsed on request is shown, too
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "TRADING_PRELOAD": "1",  # see plugins/preload.py
             "TRADING_SQLITE_GATE": "1",  # see plugins/sqlite_gate.py

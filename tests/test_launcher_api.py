@@ -29,6 +29,16 @@ class _Airflow(http.server.BaseHTTPRequestHandler):
         self.seen.append(self.path)
         return self._answer(*(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]))
 
+    def do_PUT(self) -> None:
+        self.seen.append(self.path)
+        self._answer(201, None)
+
+    def do_GET(self) -> None:
+        """A form that offers what was asked for once its file was parsed again, after one more look."""
+        self.seen.append(self.path)
+        enum = ["old", "new"] if len(self.seen) > 3 else ["old"]
+        self._answer(200, {"file_token": "f.t", "params": {"market": {"schema": {"enum": enum}}}})
+
     def _answer(self, status: int, body: object) -> None:
         text = json.dumps(body).encode()
         self.send_response(status)
@@ -73,3 +83,14 @@ def test_any_other_refusal_is_final(api: AirflowApi, status: int) -> None:
     with pytest.raises(AirflowApiError, match=f"HTTP {status}: .*epochs"):
         api.trigger("train_model", {})
     assert len(_Airflow.seen) == 1
+
+
+def test_a_choice_that_is_missing_is_asked_for_once(api: AirflowApi) -> None:
+    api.wait_for_choice("train_model", "market", "new")
+    look, ask = "/api/v2/dags/train_model/details", "/api/v2/parseDagFile/f.t"
+    assert _Airflow.seen == [look, ask, look, look]
+
+
+def test_a_choice_that_is_there_is_not_asked_for(api: AirflowApi) -> None:
+    api.wait_for_choice("train_model", "market", "old")
+    assert _Airflow.seen == ["/api/v2/dags/train_model/details"]
