@@ -124,6 +124,7 @@ def test_the_kind_is_stored() -> None:
         ("{", '{"__class__": "os", "by": 1, ', "unknown keys __class__, by"),
         ("0.5", "Infinity", "must be finite"),
         ("2.0", "NaN", "must be finite"),
+        ("2.0", "1" + "0" * 400, "OverflowError"),
         ("2.0", "0.0", "std and clip positive"),
         ("5.0", "-1.0", "std and clip positive"),
     ],

@@ -31,10 +31,10 @@ from tiny_market import (
 
 from trading_core import config
 from trading_core.errors import InvalidDateRangeError, StaleDataError
-from trading_core.pipelines import backfill, evaluate, trade, train
+from trading_core.pipelines import backfill, evaluate, models, trade, train
 from trading_core.pipelines.infer import feature_sessions
 from trading_core.pipelines.models import bundle_is_whole
-from trading_core.pipelines.workspace import Workspace
+from trading_core.pipelines.workspace import Workspace, open_workspace
 
 JUNE = [date(2025, 6, day) for day in (6, 9, 10, 11, 12, 13)]
 
@@ -82,6 +82,22 @@ def test_a_training_that_lost_its_result_is_not_trained_twice(ws: Workspace) -> 
     assert not ws.store.exists(left)
     assert len(ws.registry().list("tiny")) == 1
     forecast(ws, start=LAST)  # the champion's bundle is still what was registered
+
+
+def test_other_costs_or_another_format_of_bundles_are_another_training(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thresholds are searched net of costs; a bundle that this code cannot read is not written over."""
+    assert models.reusable_version(ws, "linear", NOW) is not None
+    first = train.prepare(ws, model="linear", test_start=None, now=NOW).request_hash
+    costs = ws.market.costs.model_copy(update={"commission_bps": ws.market.costs.commission_bps + 1.0})
+    dearer = open_workspace(ws.market.model_copy(update={"costs": costs}), ws.settings)
+    assert models.reusable_version(dearer, "linear", NOW) is None
+    hashes = {first, train.prepare(dearer, model="linear", test_start=None, now=NOW).request_hash}
+    for module in (train, models):
+        monkeypatch.setattr(module, "BUNDLE_FORMAT", 99)
+    assert models.reusable_version(ws, "linear", NOW) is None
+    assert len(hashes | {train.prepare(ws, model="linear", test_start=None, now=NOW).request_hash}) == 3
 
 
 def test_an_explicitly_new_training_gives_a_new_version_with_the_same_weights(ws: Workspace) -> None:
@@ -155,6 +171,7 @@ def test_a_second_evaluation_of_the_same_run_changes_nothing(ws: Workspace) -> N
 # --- portions ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_day_by_day_and_by_month_and_all_at_once_are_bit_identical(
     prepared_tables: Contents, copied: Callable[..., Workspace]
 ) -> None:
@@ -191,6 +208,7 @@ def test_a_gap_is_filled_when_asked(tmp_path: Path) -> None:
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_two_processes_backfilling_days_of_one_month_end_as_one_run_over_both(
     ws: Workspace, prepared_tables: Contents
 ) -> None:
@@ -201,6 +219,7 @@ def test_two_processes_backfilling_days_of_one_month_end_as_one_run_over_both(
     assert_same({name: contents(ws, name) for name in expected}, expected)
 
 
+@pytest.mark.thorough
 def test_an_earlier_day_that_comes_later_mends_the_features_that_look_back_on_it(
     ws: Workspace, prepared_tables: Contents
 ) -> None:
@@ -219,6 +238,7 @@ def without_sessions(ws: Workspace, tables: Contents, start: date) -> Contents:
     return expected
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("commits", [0, 1, 6], ids=lambda n: f"after {n} commits")
 def test_a_killed_backfill_is_finished_by_the_next(ws: Workspace, prepared_tables: Contents, commits: int) -> None:
     """SIGKILL before the n-th table of a new session: no table is half written, and nobody takes it for a whole one."""

@@ -154,7 +154,7 @@ def test_what_has_no_probability_or_no_bar_stays_and_leaves_the_slots_the_rest()
     assert target[:2] == [0.4, 0.2]
 
 
-@pytest.mark.parametrize("threshold", [-0.01, 1.01, NAN])
+@pytest.mark.parametrize("threshold", [-0.01, 1.01, NAN, True])
 def test_a_threshold_is_a_probability(threshold):
-    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="must be a number between 0 and 1"):
         ThresholdLongFlatParams(threshold)

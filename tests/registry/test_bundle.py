@@ -16,6 +16,7 @@ import torch
 from trading_core.calibration.conformal import Adaptive, Conformal
 from trading_core.calibration.platt import Platt
 from trading_core.calibration.temperature import ClassCalibration
+from trading_core.calibration.thresholds import ThresholdChoice
 from trading_core.dataset.scaling import Scaler
 from trading_core.errors import ArtifactCorruptedError, ArtifactMissingError, BundleError, FormulaMismatchError
 from trading_core.models.lstm import LSTMConfig
@@ -112,6 +113,8 @@ def edited(store: ArtifactStore, change: Callable[[dict[str, Any]], object]) -> 
 
 
 HOT = ClassCalibration().to_json().replace('"temperature": 1.0', '"temperature": 21.0')
+COLD = ClassCalibration().to_json().replace("1.0", "1" + "0" * 400)  # no float holds it
+NET = ThresholdChoice("net_sharpe_annual", 0.6, 1.0, 10.0, ()).to_json()
 
 
 def with_classes(card: dict[str, Any], *texts: str) -> None:
@@ -171,6 +174,11 @@ def with_classes(card: dict[str, Any], *texts: str) -> None:
         (lambda card: card.update(intervals=["{}"]), "1 intervals for 2 horizons"),
         (lambda card: card.update(adaptive='{"alpha": 2, "gamma": 0}'), "a calibration cannot be read"),
         (lambda card: card.update(thresholds={"f1": ["{}", "{}"]}), "a calibration cannot be read"),
+        (
+            lambda card: card.update(thresholds={"f1": [NET] * 2}),
+            "thresholds of f1 that were searched for net_sharpe_annual",
+        ),
+        (lambda card: with_classes(card, COLD, COLD), "a calibration cannot be read"),
         (lambda card: card.pop("class_calibration"), "class_calibration: "),
         (lambda card: card.update(class_calibration={"classes": [""] * 2}), "classes are calibrated of ['classes']"),
         (lambda card: card["spec"]["targets"].append("barrier"), "classes are calibrated of []"),

@@ -92,7 +92,7 @@ class ClassCalibration:
             if set(raw) != {"kind", "temperature", "offsets"} or raw["kind"] != KIND:
                 raise ValueError(f"it is no '{KIND}' of temperature and offsets")
             return cls(float(raw["temperature"]), tuple(map(float, raw["offsets"])))
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise InvalidConfigError("A stored calibration", [f"{type(error).__name__}: {error}"]) from error
 
 

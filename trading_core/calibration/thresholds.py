@@ -92,7 +92,7 @@ class ThresholdChoice:
             rows = tuple(_row(row) for row in raw["rows"])
             objective, threshold = raw["objective"], float(raw["threshold"])
             made = cls(objective, threshold, _or_nan(raw["value"]), float(raw["cost_bps"]), rows)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidConfigError("A stored threshold", [f"{type(error).__name__}: {error}"]) from error
         if objective not in get_args(Objective) or not 0.0 <= threshold <= 1.0:
             raise InvalidConfigError(

@@ -105,7 +105,7 @@ class Scaler:
             names, masked = tuple(map(str, raw["features"])), tuple(map(str, raw["masked"]))
             mean, std = tuple(map(float, raw["mean"])), tuple(map(float, raw["std"]))
             clip, kind = float(raw["clip"]), raw["kind"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise InvalidConfigError("A stored scaler", [f"{type(error).__name__}: {error}"]) from error
         if unknown := sorted(set(raw) - {field.name for field in fields(cls)}):
             raise InvalidConfigError("A stored scaler", [f"unknown keys {', '.join(unknown)}"])

@@ -38,6 +38,7 @@ from trading_core.plots.report import (
     strategy_report,
 )
 from trading_core.portfolio.registry import strategy_entry
+from trading_core.portfolio.strategy import Strategy
 from trading_core.registry.mlflow_registry import ModelVersion
 from trading_core.schema import (
     BARS,
@@ -92,7 +93,11 @@ def evaluate(
     data, bars, actions = load_market_data(ws, final)
     if data.sessions[-1] <= first:
         raise InvalidDateRangeError(first, final, "no session after the first forecast has bars yet")
-    results = {name: _simulate(ws, name, c, chosen, data, found, first, final, capital) for name, c in configs.items()}
+    # All of them before the first is simulated: what is wrong with one is said at once.
+    built = {name: _built(ws, name, c, chosen, found) for name, c in configs.items()}
+    results = {
+        name: _simulate(ws, name, c, built[name], data, found, first, final, capital) for name, c in configs.items()
+    }
     suspected = quality.suspected_actions(ws, {}, final)
     panel = priced(bars, actions, suspected)
     skills, series = _score_forecasts(found, panel)
@@ -140,23 +145,29 @@ def require_horizon(ws: Workspace, name: str, chosen: StrategyConfig, forecasts:
     raise EmptyUniverseError(ws.market.id, reason)
 
 
+def _built(
+    ws: Workspace, name: str, chosen: StrategyConfig, version: ModelVersion, forecasts: pl.DataFrame
+) -> Strategy:
+    require_horizon(ws, name, chosen, forecasts)
+    return build_strategy(ws, chosen, name, lambda: version)
+
+
 def _simulate(
     ws: Workspace,
     name: str,
     chosen: StrategyConfig,
-    version: ModelVersion,
+    strategy: Strategy,
     data: MarketData,
     found: pl.DataFrame,
     first: date,
     final: date,
     capital: float,
 ) -> BacktestResult:
-    require_horizon(ws, name, chosen, found)
     panel = ForecastPanel.from_frame(found, chosen.horizon, data.symbols, data.sessions)
     return engine.run(
         data,
         panel,
-        build_strategy(ws, chosen, name, lambda: version),
+        strategy,
         name=name,
         start=first,
         end=final,

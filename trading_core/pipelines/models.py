@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
 from trading_core import config
+from trading_core.calibration.thresholds import ThresholdChoice
 from trading_core.config import ModelConfig
 from trading_core.errors import StorageError
 from trading_core.features import build as features
@@ -58,8 +61,13 @@ def _is_fit(ws: Workspace, version: ModelVersion, chosen: ModelConfig, now: date
     return (
         card["config_hash"] == config.config_hash(chosen)
         and card["fingerprints"] == features.fingerprints(chosen.features)
+        and all(ThresholdChoice.from_json(text).cost_bps == ws.costs.total_bps for text in _thresholds(card))
         and age <= ws.market.test_sessions + FRESH_SESSIONS
     )
+
+
+def _thresholds(card: Mapping[str, Any]) -> list[str]:
+    return [text for texts in card["thresholds"].values() for text in texts]
 
 
 def bundle_is_whole(ws: Workspace, version: ModelVersion) -> bool:

@@ -22,6 +22,7 @@ from trading_core.pipelines.models import bundle_is_whole
 from trading_core.pipelines.panels import current_versions, feature_sessions
 from trading_core.pipelines.refs import ModelRef, TrainingRef
 from trading_core.pipelines.workspace import Workspace
+from trading_core.schema import BUNDLE_FORMAT
 from trading_core.training.config import TrainingConfig, require_compilable
 
 REQUEST_TAG = "request_hash"
@@ -44,7 +45,9 @@ class TrainRequest:
     def hash(self) -> str:
         """Of what determines the model; two requests that differ only in when they were made are the same."""
         parts = {
+            "format": BUNDLE_FORMAT,  # a bundle of another format stays where it is
             "market": self.market["id"],
+            "costs": self.market.get("costs"),  # thresholds are searched net of them
             "name": self.model_name,
             "model": self.model,
             "range": [str(self.start), str(self.test_start)],

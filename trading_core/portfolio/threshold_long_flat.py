@@ -20,8 +20,11 @@ class ThresholdLongFlatParams:
     threshold: float | Literal["f1", "net_sharpe_annual"] = 0.5
 
     def __post_init__(self) -> None:
-        if not isinstance(self.threshold, str) and not 0.0 <= self.threshold <= 1.0:
-            raise ValueError(f"threshold is {self.threshold}; it must lie between 0 and 1")
+        known = isinstance(self.threshold, str) or (
+            not isinstance(self.threshold, bool) and 0.0 <= self.threshold <= 1.0
+        )
+        if not known:
+            raise ValueError(f"threshold is {self.threshold}; it must be a number between 0 and 1")
 
 
 class ThresholdLongFlat:

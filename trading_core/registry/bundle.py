@@ -181,7 +181,8 @@ def _parse_card(data: bytes, uri: str) -> ModelCard:
         raise BundleError(uri, f"{CARD} is not JSON ({error})") from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if version != FORMAT_VERSION:
-        raise BundleError(uri, f"{CARD} has format_version {version!r}; this code reads {FORMAT_VERSION}")
+        way_out = "a version trained now is `champion` after `trading models promote VERSION --market MARKET`"
+        raise BundleError(uri, f"{CARD} has format_version {version!r}; this code reads {FORMAT_VERSION} ({way_out})")
     try:
         card = _CARD.validate_json(data)
     except ValidationError as error:
@@ -225,8 +226,9 @@ def _check_card(card: ModelCard, uri: str) -> None:
             Conformal.from_json(text)
         for text in (text for texts in card.class_calibration.values() for text in texts):
             ClassCalibration.from_json(text)
-        for text in (text for texts in card.thresholds.values() for text in texts):
-            ThresholdChoice.from_json(text)
+        for objective, texts in card.thresholds.items():
+            if wrong := {ThresholdChoice.from_json(text).objective for text in texts} - {objective}:
+                problems.append(f"thresholds of {objective} that were searched for {', '.join(sorted(wrong))}")
         Adaptive.from_json(card.adaptive)
     except InvalidConfigError as error:
         problems.append(f"a calibration cannot be read ({'; '.join(error.problems)})")
