@@ -73,11 +73,18 @@ class AirflowApi:
         asked = False
         while value not in (dag := self.call("GET", f"/dags/{dag_id}/details"))["params"][field]["schema"]["enum"]:
             if not asked:
-                self.call("PUT", f"/parseDagFile/{dag['file_token']}")
+                self._ask_to_parse(dag["file_token"])
                 asked = True
             if time.monotonic() > deadline:
                 raise AirflowApiError(f"The form of {dag_id} does not offer {field} '{value}' after {within_s:.0f} s")
             time.sleep(1)
+
+    def _ask_to_parse(self, file_token: str) -> None:
+        try:
+            self.call("PUT", f"/parseDagFile/{file_token}")
+        except AirflowApiError as error:
+            if "HTTP 409" not in str(error):  # that is: it has been asked for already
+                raise
 
     def pause(self, dag_id: str, paused: bool) -> None:
         self.call("PATCH", f"/dags/{dag_id}", {"is_paused": paused})

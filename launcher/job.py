@@ -56,6 +56,8 @@ class Job:
                     self.api.fail_run(dag_id, run["dag_run_id"])
         for dag_id in DAGS:
             self.api.wait_for_choice(dag_id, "market", self.market.id)
+        self.api.wait_for_choice("train_model", "model", self.model)
+        self.api.wait_for_choice("daily_trade", "strategy", self.strategy)
         for dag_id in UNPAUSE:
             self.api.pause(dag_id, False)
 
