@@ -12,9 +12,10 @@ MODEL ?=
 STRATEGY ?=
 SESSIONS ?= 5
 TESTS ?= tests
+MARKED ?= not thorough
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test lint up down status bench clean lock
+.PHONY: help setup run test test-thorough lint up down status bench clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,9 +42,12 @@ run: setup  ## the main job through Airflow: backfill, training, inference, eval
 	@$(BIN)/python -m launcher run --market "$(MARKET)" --symbols "$(SYMBOLS)" --calendar "$(CALENDAR)" \
 	  --interval "$(INTERVAL)" --model "$(MODEL)" --strategy "$(STRATEGY)" --sessions $(SESSIONS)
 
-test: setup  ## all tests
+test: setup  ## the tests; all but those of test-thorough
 	@$(BIN)/python -m trading_core.features.compile  # once, or each worker and each process that a test starts would do it
-	@$(BIN)/python -m pytest -n 3 $(TESTS)
+	@$(BIN)/python -m pytest -n 3 -m "$(MARKED)" $(TESTS)
+
+test-thorough:  ## the rest of them: kills, races, random orders, whole other programs
+	@$(MAKE) --no-print-directory test MARKED=thorough
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

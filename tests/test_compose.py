@@ -437,6 +437,7 @@ def test_one_image_for_all_our_services_and_pods(services: dict[str, dict[str, A
 # --- really run -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.airflow
 def test_init_script_makes_schema_pools_password_and_bucket(
     services: dict[str, dict[str, Any]], tmp_path: Path, s3_server: str, s3_client: Any
@@ -533,6 +534,7 @@ def wait_for_health(port: int, process: subprocess.Popen[bytes], log: Path) -> N
     pytest.fail(f"MLflow did not start:\n{log.read_text()[-4000:]}")
 
 
+@pytest.mark.thorough
 def test_mlflow_server_asks_for_the_password_and_keeps_models(
     mlflow_server: tuple[int, str, dict[str, str]],
     services: dict[str, dict[str, Any]],

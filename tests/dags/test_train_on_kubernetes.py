@@ -236,6 +236,7 @@ def only_pod(cluster: FakeKubernetes) -> Pod:
     return cluster.created[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.airflow
 def test_pod_trains_registers_and_its_model_forecasts(place: Place, cluster: Callable[..., FakeKubernetes]) -> None:
     from trading_core.pipelines import infer
@@ -265,6 +266,7 @@ def test_pod_trains_registers_and_its_model_forecasts(place: Place, cluster: Cal
     assert made.rows == 2 * len(bars)  # both horizons of every symbol that was still listed
 
 
+@pytest.mark.thorough
 @pytest.mark.airflow
 def test_failing_pod_fails_the_task_shows_its_log_and_registers_nothing(
     place: Place, cluster: Callable[..., FakeKubernetes]

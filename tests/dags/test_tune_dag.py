@@ -56,6 +56,7 @@ def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return ws
 
 
+@pytest.mark.thorough
 @pytest.mark.airflow
 def test_mapped_workers_reach_the_count_and_the_best_config_is_saved(ws: Workspace, tmp_path: Path) -> None:
     home = tmp_path / "airflow"

@@ -19,6 +19,7 @@ from trading_core.pipelines.refs import StagedRef
 from trading_core.pipelines.workspace import Workspace
 from trading_core.storage.tables import Tables
 
+pytestmark = pytest.mark.thorough
 DAYS = [date(2025, 6, 10), date(2025, 6, 11), date(2025, 6, 12), date(2025, 6, 13)]
 STEPS = ("plan", "fetch", "check", "compute", "publish")
 

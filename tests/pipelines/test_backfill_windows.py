@@ -211,6 +211,7 @@ def test_a_bar_that_changes_while_ranges_are_committed_is_seen(
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_process_that_is_killed_again_and_again_ends_with_the_same_tables(tmp_path: Path) -> None:
     """SIGKILL when a random number of files has been written: staging, commits, notes, versions; then a run to the end."""
     start = date(2025, 4, 1)

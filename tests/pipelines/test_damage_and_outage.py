@@ -292,6 +292,7 @@ def training_process(ws: Workspace, uri: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_training_registers_nothing_and_can_be_started_again(ws: Workspace, lstm: str) -> None:
     request = train.prepare(ws, model=lstm, test_start=None, now=NOW)
     before = tree(ws.settings.var_dir)
@@ -350,6 +351,7 @@ def test_a_missing_config_folder_is_no_traceback(tmp_path: Path) -> None:
         markets.resolve("missing/bars.parquet", [], settings, NOW)
 
 
+@pytest.mark.thorough
 def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_bundle(
     ws: Workspace, lstm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

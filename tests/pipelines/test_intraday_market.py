@@ -95,6 +95,7 @@ def test_features_are_of_bars_not_of_sessions(ws: Workspace) -> None:
     assert found["log_ret"].to_numpy()[1:] == pytest.approx(np.log(closes[1:] / closes[:-1]), abs=1e-7)
 
 
+@pytest.mark.thorough
 def test_session_by_session_is_the_same_as_at_once(ws: Workspace, path: Path, tmp_path: Path) -> None:
     apart = new(path, tmp_path / "var")
     backfilled(apart, FIRST, DAYS[9], run_id="first", now=NOW)

@@ -124,6 +124,7 @@ def test_day_by_day_and_all_at_once_end_with_the_same_tables(
     assert_same(by_day, whole)
 
 
+@pytest.mark.thorough
 def test_days_in_another_order_end_with_the_same_tables(at_once: Workspace, tmp_path: Path) -> None:
     """The session that judges a suspect is stored before the suspect is."""
     ws = opened(tmp_path)

@@ -226,6 +226,7 @@ def search_process(ws: Workspace, ref: TuneRef) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a dead worker is known by its missing heartbeats only")
 def test_after_a_kill_the_search_ends_as_it_would_have(copied: Callable[..., Workspace]) -> None:
     """kill -9 after the first trial, most likely in the second; the same search on another copy is never interrupted."""

@@ -32,6 +32,7 @@ def test_processes_share_the_batches_of_an_epoch() -> None:
     assert dealt == whole + whole[: len(dealt) - len(whole)]
 
 
+@pytest.mark.thorough
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_processes.py")
     done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=200)

@@ -208,7 +208,10 @@ def test_a_time_limit_ends_the_training_after_an_epoch(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_training_with_an_error(number: signal.Signals) -> None:
+def test_a_signal_ends_the_training_with_an_error(number: signal.Signals, request: pytest.FixtureRequest) -> None:
+    # A shell ignores Ctrl-C for what it starts in the background, and so would this process and the training in it.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, inherited))
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
     def interrupt(record: EpochRecord) -> None:

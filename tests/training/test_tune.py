@@ -210,6 +210,7 @@ def test_a_trial_that_was_interrupted_is_tried_again_with_its_options(tmp_path: 
     assert told(study) == told(straight)
 
 
+@pytest.mark.thorough
 def test_a_trial_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
     begun = []
 
@@ -256,6 +257,7 @@ def killed_at(folder: Path, number: int, trials: int) -> None:
     assert process.wait(60) == -signal.SIGKILL
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a dead worker is known by its missing heartbeats only")
 def test_after_a_kill_the_search_goes_the_way_it_would_have_gone(tmp_path: Path) -> None:
     killed_at(tmp_path / "killed", 11, 13)
@@ -295,6 +297,7 @@ def test_a_worker_that_died_before_it_could_say_who_it_is(tmp_path: Path) -> Non
     assert [row.state for row in study.rows()] == ["complete", "lost", "complete"]
 
 
+@pytest.mark.thorough
 def test_several_workers_make_exactly_as_many_trials_as_asked_for(tmp_path: Path) -> None:
     opened(tmp_path)
     processes = [start_worker(tmp_path, -1, 12) for _ in range(3)]
