@@ -56,14 +56,14 @@ class Job:
                     self.api.fail_run(dag_id, run["dag_run_id"])
         for dag_id in DAGS:
             self.api.wait_for_choice(dag_id, "market", self.market.id)
-        self.api.wait_for_choice("train_model", "model", self.model)
-        self.api.wait_for_choice("daily_trade", "strategy", self.strategy)
         for dag_id in UNPAUSE:
             self.api.pause(dag_id, False)
 
     def run(self) -> summary.Outcome:
         now = datetime.now(UTC)
         ws = open_workspace(self.market, self.settings)
+        self.api.wait_for_choice("train_model", "model", self.model)
+        self.api.wait_for_choice("daily_trade", "strategy", self.strategy)
         with self.progress.step("feature backfill") as step:
             self._report_data(self._dag("feature_backfill", {"market": self.market.id}, step))
         version, inferring = self._train(ws, now)
