@@ -27,6 +27,7 @@ from trading_core.pipelines.skill import HorizonSkill
 from trading_core.pipelines.workspace import Workspace
 from trading_core.schema import TRIALS
 
+pytestmark = pytest.mark.thorough
 FIRST_UNSEEN = date(2025, 5, 1)
 LINEAR: dict[str, Any] = {
     "model": "linear",

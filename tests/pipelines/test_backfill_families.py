@@ -18,6 +18,7 @@ from trading_core.pipelines.backfill_plan import all_families
 from trading_core.pipelines.workspace import Workspace
 from trading_core.storage.tables import Tables
 
+pytestmark = pytest.mark.thorough
 FIRST = date(2025, 5, 1)
 
 

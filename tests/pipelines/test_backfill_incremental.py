@@ -116,6 +116,7 @@ def test_a_daily_run_brings_the_history_of_a_new_symbol_too(
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_symbol_that_fails_for_ever_is_asked_for_alone_and_ever_more_rarely(
     small: Workspace, asked: list[Asked], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +156,7 @@ def test_a_failed_symbol_that_comes_back_is_complete(
 # --- contradictions ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_correction_inside_the_overlap_is_reported_versioned_and_passed_on_to_the_features(
     ws: Workspace, copied: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def forecasts_of(spine: Spine) -> pl.DataFrame:
     return spine.ws.tables.read(FORECASTS.name).select(list(FORECASTS.columns)).sort(FORECASTS.key)
 
 
+@pytest.mark.thorough
 def test_both_stores_hold_the_same_forecasts(local: Spine, remote: Spine) -> None:
     left, right = forecasts_of(local), forecasts_of(remote)
     assert left.equals(right)
@@ -95,6 +96,7 @@ def test_both_stores_hold_the_same_forecasts(local: Spine, remote: Spine) -> Non
     assert (left["low_90"] < left["high_90"]).all()
 
 
+@pytest.mark.thorough
 def test_both_stores_hold_the_same_tables(local: Spine, remote: Spine) -> None:
     assert local.ws.tables.names() == remote.ws.tables.names()
     for name in local.ws.tables.names():
@@ -104,6 +106,7 @@ def test_both_stores_hold_the_same_tables(local: Spine, remote: Spine) -> None:
         assert frames[0].sort(pl.all()).equals(frames[1].sort(pl.all())), name
 
 
+@pytest.mark.thorough
 def test_both_ledgers_hold_the_same_orders_and_fills(local: Spine, remote: Spine) -> None:
     found = [trade.executions(spine.ws) for spine in (local, remote)]
     assert found[0] == found[1]

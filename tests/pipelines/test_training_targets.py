@@ -126,6 +126,7 @@ def test_a_config_that_does_not_fit_together_is_refused(
 # --- intervals --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_intervals_are_the_same_however_forecasts_are_batched(ws: Workspace, tmp_path: Path) -> None:
     """Only rows that are stored count: a universe smaller than the panel, and one session after the other or all at once."""
     members = ws.source().symbols()[:12]
