@@ -4,8 +4,8 @@ Every request that changes something in the UI or the REST API first writes a li
 server's event loop. A request of a task (the execution API) may hold SQLite's only write lock at that moment, and its own commit
 needs the same loop: neither goes on until the wait for the lock ends (five seconds by default), and the whole server with them.
 So an audited request waits here until no task's request is under way, and those wait while it runs (a clearing of many runs takes
-seconds; heartbeats have minutes). Servers with row locks
-(PostgreSQL, MySQL) do not need this; only with TRADING_SQLITE_GATE=1, which the launcher sets, is anything installed.
+seconds; heartbeats have minutes). Servers with row locks (PostgreSQL, MySQL) do not need this; only with TRADING_SQLITE_GATE=1,
+which the launcher sets, is anything installed.
 """
 
 from __future__ import annotations
