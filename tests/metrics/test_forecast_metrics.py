@@ -73,6 +73,7 @@ def test_newey_west_equals_statsmodels(lag: int) -> None:
     series = 0.1 + np.convolve(noise, np.ones(5) / 5, "valid")  # overlapping, as labels of horizon 5 are
     fit = sm.OLS(series, np.ones(len(series))).fit(cov_type="HAC", cov_kwds={"maxlags": lag, "use_correction": False})
     assert m.newey_west_t(series, lag) == pytest.approx(float(fit.tvalues[0]), rel=1e-10)
+    assert m.newey_west_error(series, lag) == pytest.approx(float(fit.bse[0]), rel=1e-10)
     with_gaps = np.insert(series, [3, 50], np.nan)
     assert m.newey_west_t(with_gaps, lag) == pytest.approx(float(fit.tvalues[0]), rel=1e-10)
 
@@ -80,6 +81,7 @@ def test_newey_west_equals_statsmodels(lag: int) -> None:
 def test_t_and_information_ratio_of_nothing() -> None:
     for values in (np.zeros(0), np.array([0.1]), np.full(9, 0.1)):
         assert math.isnan(m.newey_west_t(values, 1))
+        assert math.isnan(m.newey_west_error(values, 1))
         assert math.isnan(m.information_ratio(values))
     assert m.information_ratio(np.array([1.0, np.nan, 3.0])) == pytest.approx(2.0 / math.sqrt(2.0))
     with pytest.raises(InvalidConfigError, match="lag: -1"):

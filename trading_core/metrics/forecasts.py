@@ -147,11 +147,17 @@ def information_ratio(values: FloatArray) -> float:
 
 
 def newey_west_t(values: FloatArray, lag: int) -> float:
-    """t statistic of the mean of an autocorrelated series: mean / sqrt(S / n).
+    """t statistic of the mean of an autocorrelated series: mean / `newey_west_error`; NaN where that is not defined."""
+    error = newey_west_error(values, lag)
+    return float(values[np.isfinite(values)].mean() / error) if np.isfinite(error) else float("nan")
+
+
+def newey_west_error(values: FloatArray, lag: int) -> float:
+    """Standard error of the mean of an autocorrelated series: sqrt(S / n).
 
     S = g0 + 2 sum_{k=1}^{lag} (1 - k / (lag + 1)) g_k, with g_k the autocovariances divided by n (Newey & West 1987,
     Bartlett weights, no small-sample correction). Labels of horizon h on consecutive dates share h - 1 returns, so
-    lag = h - 1. NaN values are dropped and what remains is taken as consecutive.
+    lag = h - 1. NaN values are dropped and what remains is taken as consecutive. NaN for fewer than two or no variation.
     """
     if lag < 0:
         raise InvalidConfigError("The Newey-West statistic", [f"lag: {lag} is not allowed; give 0 or more"])
@@ -163,7 +169,7 @@ def newey_west_t(values: FloatArray, lag: int) -> float:
     long_run = float(e @ e) / n
     for k in range(1, min(lag, n - 1) + 1):
         long_run += 2.0 * (1.0 - k / (lag + 1.0)) * float(e[k:] @ e[:-k]) / n
-    return float(finite.mean() / np.sqrt(long_run / n)) if long_run > 0.0 else float("nan")
+    return float(np.sqrt(long_run / n)) if long_run > 0.0 else float("nan")
 
 
 def _per_date(score: FloatArray, label: FloatArray, date_index: IntArray, ranked: bool) -> PerDate:
