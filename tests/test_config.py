@@ -301,7 +301,8 @@ def test_the_bitcoin_comparison_asks_what_was_asked_for() -> None:
     thirteen = "log_ret vol_20 rsi_14 macd macd_signal macd_hist ret_1 ret_3 ret_7 ret_14 dow dow_sin dow_cos"
     assert found.shared["features"] == thirteen.split()
     assert (found.calendar, found.start, found.test_start) == ("24/7", date(2018, 1, 1), date(2023, 1, 1))
-    assert sum(found.costs.model_dump().values()) == 10.0
+    costs = {name: value for name, value in found.costs.model_dump().items() if value}
+    assert costs == {"commission_bps": 10.0}
     variants = found.variants()
     assert [model.model for model in variants.values()] == [
         "base_rate", "sma_cross", "logistic", "lightgbm", "lstm", "transformer", "transformer",
@@ -414,7 +415,8 @@ def test_canonical_json_is_plain_and_sorted() -> None:
     value = {"b": Options(), "a": (1, 2.5, None), "c": CostConfig(), "d": date(2026, 11, 27), "e": Path("x/y")}
     assert config.canonical_json(value) == (
         '{"a":[1,2.5,null],"b":{"rate":0.5,"size":4,"start":"2020-01-02"},'
-        '"c":{"commission_bps":1.0,"half_spread_bps":2.0,"slippage_bps":2.0},"d":"2026-11-27","e":"x/y"}'
+        '"c":{"borrow_bps_annual":50.0,"commission_bps":1.0,"half_spread_bps":2.0,"impact_coefficient":1.0,'
+        '"interest_bps_annual":0.0,"max_participation":0.1,"slippage_bps":2.0},"d":"2026-11-27","e":"x/y"}'
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from trading_core.costs import FREE, CostModel
@@ -52,3 +54,47 @@ def test_rates_outside_their_bounds_are_refused(name: str, rate: float) -> None:
 @pytest.mark.parametrize("rate", [0.0, 1000.0])
 def test_the_bounds_themselves_are_allowed(rate: float) -> None:
     assert CostModel(commission_bps=rate).commission_bps == rate
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "words"),
+    [
+        ("impact_coefficient", -0.1, "between 0 and 10"),
+        ("impact_coefficient", 10.5, "between 0 and 10"),
+        ("borrow_bps_annual", 10_001.0, "between 0 and 10000 bps"),
+        ("interest_bps_annual", -1.0, "between 0 and 10000 bps"),
+        ("interest_bps_annual", float("nan"), "between 0 and 10000 bps"),
+        ("max_participation", 0.0, "above 0 and be at most 1"),
+        ("max_participation", 1.1, "above 0 and be at most 1"),
+        ("max_participation", float("nan"), "above 0 and be at most 1"),
+    ],
+)
+def test_what_depends_on_size_and_time_has_bounds_too(name: str, bad: float, words: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is .*{words}"):
+        CostModel(**{name: bad})
+
+
+def test_rates_are_the_same_as_fractions() -> None:
+    rates = CostModel(1.0, 2.0, 3.0, 0.7, None, 50.0, 200.0).rates
+    assert (rates.commission, rates.concession) == pytest.approx((1e-4, 5e-4))
+    assert (rates.impact, rates.borrow, rates.interest, rates.participation) == pytest.approx(
+        (0.7, 5e-3, 2e-2, math.inf)
+    )
+    # As in the test of cash per share: 100.060005 and 99.940005 for 100.
+    assert (rates.buy, rates.sell) == pytest.approx((1.00060005, 0.99940005), abs=1e-12)
+    assert CostModel(max_participation=0.1).rates.participation == 0.1
+
+
+def test_scaled_costs_leave_interest_and_the_volume_cap_alone() -> None:
+    twice = CostModel(1.0, 2.0, 3.0, 0.7, 0.1, 50.0, 200.0).scaled(2.0)
+    assert twice == CostModel(2.0, 4.0, 6.0, 1.4, 0.1, 100.0, 200.0)
+    assert CostModel(1.0, 2.0, 3.0, 0.7, 0.1, 50.0, 200.0).scaled(0.0) == CostModel(0, 0, 0, 0, 0.1, 0, 200.0)
+
+
+def test_what_needs_volumes_and_what_needs_a_calendar() -> None:
+    assert not CostModel().needs_liquidity
+    assert CostModel(impact_coefficient=0.5).needs_liquidity
+    assert not CostModel(max_participation=0.1).needs_liquidity  # the volume of the session is enough
+    assert not CostModel().accrues
+    assert CostModel(borrow_bps_annual=1.0).accrues
+    assert CostModel(interest_bps_annual=1.0).accrues

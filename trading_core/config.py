@@ -111,11 +111,15 @@ def read_settings() -> Settings:
 
 
 class CostConfig(_Strict):
-    """Costs per side in bps of notional; see trading_core.costs.CostModel."""
+    """What trading costs in a market; see trading_core.costs.CostModel. The defaults suit liquid US shares."""
 
-    commission_bps: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    commission_bps: Annotated[float, Field(ge=0, le=1000)] = 1.0  # of a side's notional, like the next two
     half_spread_bps: Annotated[float, Field(ge=0, le=1000)] = 2.0
     slippage_bps: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    impact_coefficient: Annotated[float, Field(ge=0, le=10)] = 1.0  # of the square-root law; 0: no impact
+    max_participation: Annotated[float, Field(gt=0, le=1)] | None = 0.1  # of a session's volume that an order may fill
+    borrow_bps_annual: Annotated[float, Field(ge=0, le=10_000)] = 50.0  # of the value of shares sold short
+    interest_bps_annual: Annotated[float, Field(ge=0, le=10_000)] = 0.0  # earned on cash
 
 
 class UniverseConfig(_Strict):

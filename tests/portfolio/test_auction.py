@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trading_core.costs import FREE, CostModel
-from trading_core.portfolio.auction import NO_CASH, NO_TRADE_AT_OPEN, NOTHING_HELD, fill_open
+from trading_core.portfolio.auction import NO_TRADE_AT_OPEN, REASONS, fill_open
+from trading_core.portfolio.kernels.types import NO_CASH, NOTHING_HELD
 from trading_core.portfolio.planner import PlannedOrder
 from trading_core.schema import Side
 
@@ -74,14 +75,14 @@ def test_sells_are_capped_at_what_is_held():
     result = fill_open([first, second, sell("Z", 1.0)], {"A": 10.0, "Z": 1.0}, 0.0, {"A": 5.0}, FREE)
     assert [f.quantity for f in result.fills] == [4.0, 1.0]
     assert "only 1 shares" in result.fills[1].reason
-    assert [reason for _, reason in result.unfilled] == [NOTHING_HELD]
+    assert [reason for _, reason in result.unfilled] == [REASONS[NOTHING_HELD]]
     assert result.holdings_after == {}
     assert result.cash_after == 50.0
 
 
 def test_without_cash_nothing_is_bought():
     result = fill_open([buy("A", 1.0)], {"A": 10.0}, 0.0, {}, FREE)
-    assert [reason for _, reason in result.unfilled] == [NO_CASH]
+    assert [reason for _, reason in result.unfilled] == [REASONS[NO_CASH]]
     assert result.cash_after == 0.0
 
 

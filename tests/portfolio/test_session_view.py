@@ -7,7 +7,7 @@ from trading_core.costs import FREE
 from trading_core.errors import NoDataError, StrategyOutputError
 from trading_core.portfolio.decision import decide, value_account
 from trading_core.portfolio.risk import RiskLimits
-from trading_core.portfolio.strategy import session_view, validate_weights
+from trading_core.portfolio.strategy import Strategy, session_view, validate_weights
 
 
 def view(closes=((10.0, 20.0),), weights=(0.5, 0.0), symbols=("A", "B")):
@@ -89,7 +89,7 @@ def test_a_holding_without_a_price_is_an_error(symbol):
 
 
 def test_a_decision_is_planned_and_clipped():
-    class AllIn:
+    class AllIn(Strategy):
         lookback = 1
         needs_forecasts = False
 

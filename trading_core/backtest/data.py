@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 import polars as pl
 
+from trading_core.backtest.liquidity import liquidity
+from trading_core.costs import DAYS_PER_YEAR
 from trading_core.errors import DuplicateKeysError, MissingColumnsError, NoDataError
-from trading_core.portfolio.actions import check_action
+from trading_core.portfolio.actions import ACTION_CODES, check_action, in_order
+from trading_core.portfolio.kernels.sessions import Market
 from trading_core.schema import (
     QUANTILE_COLUMNS,
     SESSION,
@@ -22,7 +27,15 @@ from trading_core.schema import (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class FillAt(StrEnum):
+    """The price of T at which a decision made at D's close is filled."""
+
+    OPEN = "open"
+    CLOSE = "close"
+    VWAP = "vwap"  # a proxy, (open + high + low + close) / 4: what an order worked over the session might get
+
+
+@dataclass(frozen=True, eq=False)
 class MarketData:
     """Bars of T sessions and S symbols (sorted), NaN where a symbol has no bar. Prices as traded, currency per share.
 
@@ -38,10 +51,13 @@ class MarketData:
     split_factor: FloatArray  # [T, S] product of the split ratios up to t, in time order: no later split changes it
     marks: FloatArray  # [T, S] last known close in the basis of t (divided by splits since); NaN before the first bar
     actions: tuple[tuple[CorporateAction, ...], ...]  # T
+    prices: FloatArray  # [T, S] at which orders of the session fill before costs; NaN where nothing traded
 
     @classmethod
-    def from_frames(cls, bars: pl.DataFrame, actions: pl.DataFrame | None = None) -> MarketData:
-        """From `schema.BARS` and `schema.CORPORATE_ACTIONS` rows, in any order.
+    def from_frames(
+        cls, bars: pl.DataFrame, actions: pl.DataFrame | None = None, fill_at: FillAt = FillAt.OPEN
+    ) -> MarketData:
+        """From `schema.BARS` and `schema.CORPORATE_ACTIONS` rows, in any order. A session without volume fills nothing.
 
         Errors: MissingColumnsError, NoDataError (no bars), DuplicateKeysError (two bars of one symbol and session),
         WrongTypeError (an action with an impossible value).
@@ -59,7 +75,43 @@ class MarketData:
         by_session = _actions(actions, symbols, sessions)
         factor = _split_factor(by_session, symbols)
         marks = _marks(closes, factor)
-        return cls(symbols, sessions, opens, closes, volumes, factor, marks, by_session)
+        prices = {FillAt.OPEN: opens, FillAt.CLOSE: closes}.get(fill_at)
+        if prices is None:
+            _require(bars, ("high", "low"), "The bars of a backtest that fills at the VWAP proxy")
+            highs, lows = (_grid(bars[name], rows, columns, opens.shape) for name in ("high", "low"))
+            prices = (opens + highs + lows + closes) / 4.0
+        traded = np.where(volumes > 0, prices, np.nan)
+        return cls(symbols, sessions, opens, closes, volumes, factor, marks, by_session, traded)
+
+    @cached_property
+    def liquidity(self) -> tuple[FloatArray, FloatArray]:
+        """Daily volatility and average volume (shares, in the session's basis) [T, S], as known at each close."""
+        return liquidity(self.closes, self.volumes, self.split_factor)
+
+    @cached_property
+    def years(self) -> FloatArray:
+        """[T] calendar time since the session before, in years of 365 days; 0 for the first."""
+        days = np.diff(np.array(self.sessions, dtype="datetime64[D]")).astype(np.float64)
+        return np.concatenate([[0.0], days / DAYS_PER_YEAR])
+
+    def for_kernels(self, with_liquidity: bool) -> Market:
+        """The arrays that `portfolio.kernels` read."""
+        place = {symbol: s for s, symbol in enumerate(self.symbols)}
+        events = [event for day in self.actions for event in in_order(day)]
+        sigma, adv = self.liquidity if with_liquidity else (np.zeros((0, 0)), np.zeros((0, 0)))
+        return Market(
+            self.closes,
+            self.marks,
+            self.prices,
+            self.volumes,
+            sigma,
+            adv,
+            np.concatenate([[0], np.cumsum([len(day) for day in self.actions])]).astype(np.int64),
+            np.array([place[event.symbol] for event in events], dtype=np.int64),
+            np.array([ACTION_CODES[event.kind] for event in events], dtype=np.int64),
+            np.array([event.value for event in events], dtype=np.float64),
+            self.years,
+        )
 
     def window(self, index: int, lookback: int) -> tuple[FloatArray, FloatArray]:
         """Closes and volumes [L, S] of the last `lookback` sessions up to `index`, adjusted for splits through `index`.
@@ -109,6 +161,22 @@ class ForecastPanel:
         """No forecast for anything: what benchmarks need."""
         shape = (len(data.sessions), len(data.symbols))
         return cls(np.full(shape, np.nan), np.full((*shape, len(QUANTILE_COLUMNS)), np.nan), np.full(shape, np.nan))
+
+
+def aligned_columns(
+    features: pl.DataFrame, names: Sequence[str], symbols: tuple[str, ...], sessions: tuple[date, ...]
+) -> Mapping[str, FloatArray]:
+    """Feature columns [T, S] in float64, aligned with a MarketData; NaN where there is no row.
+
+    features: SYMBOL, SESSION and `names`. Errors: MissingColumnsError, DuplicateKeysError.
+    """
+    _require(features, (SYMBOL, SESSION, *names), "The features of a strategy")
+    wanted = features.filter(
+        pl.col(SYMBOL).is_in(list(symbols)) & pl.col(SESSION).is_in(pl.Series(list(sessions), dtype=pl.Date).implode())
+    )
+    _unique(wanted, "The features of a strategy")
+    rows, columns = _positions(wanted, symbols, sessions)
+    return {name: _grid(wanted[name], rows, columns, (len(sessions), len(symbols))) for name in names}
 
 
 def _require(frame: pl.DataFrame, columns: Sequence[str], where: str) -> None:

@@ -1,49 +1,67 @@
-"""The backtest: the same decision, actions and auction functions as a live session, over history.
+"""The backtest: the decision, actions and fill rule of a live session, over history.
 
-Of every pair of neighbouring sessions D, T: decide with what was known at D's close, apply T's corporate actions, fill
-at T's open (sells first, then buys with the cash that is really there), value at T's close.
+Of every pair of neighbouring sessions D, T: decide with what was known at D's close, let the night pass (interest, borrowing
+fees, T's corporate actions), fill at T's price (sells first, then buys with the cash that is really there), value at T's close.
+
+A strategy made of signals is run in one compiled pass over the panel; any other one session by session through the views that
+a live session gets. What happens to its orders is the same code in both.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
-import polars as pl
 
 from trading_core.backtest.data import ForecastPanel, MarketData
-from trading_core.backtest.result import TRADE_COLUMNS, UNFILLED_COLUMNS, BacktestResult
+from trading_core.backtest.result import BacktestResult
 from trading_core.costs import CostModel
-from trading_core.errors import InvalidDateRangeError
-from trading_core.portfolio.actions import adjust_orders, apply_actions
-from trading_core.portfolio.auction import AuctionResult, fill_open
-from trading_core.portfolio.decision import AccountWeights, Decision, decide, value_account
-from trading_core.portfolio.planner import PlannedOrder
-from trading_core.portfolio.risk import RiskLimits
-from trading_core.portfolio.strategy import SessionView, Strategy, session_view
+from trading_core.errors import InvalidDateRangeError, StrategyOutputError
+from trading_core.portfolio.decision import AccountWeights, valued
+from trading_core.portfolio.kernels import types as fields
+from trading_core.portfolio.kernels.allocation import allocate
+from trading_core.portfolio.kernels.sessions import Account, Market, run_sessions
+from trading_core.portfolio.kernels.types import GIVEN, PATHS, AccountRules, Allocation
+from trading_core.portfolio.risk import NO_LIMITS, RiskLimits, restricted_mask
+from trading_core.portfolio.strategy import (
+    SessionView,
+    SignalInputs,
+    SignalStrategy,
+    Strategy,
+    session_view,
+    validate_weights,
+)
+from trading_core.schema import FloatArray
+
+NO_COLUMNS: Mapping[str, FloatArray] = {}
 
 
-@dataclass(slots=True)
-class _Book:
-    """The account and the records of a running backtest."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How an account trades. `capital`: cash at the start, `min_order_notional`: currency. `limits` None: no risk rule,
+    and positions may not exceed equity. `record` False: paths only, for sweeps."""
 
-    cash: float
-    holdings: dict[str, float] = field(default_factory=dict)
-    equity: list[float] = field(default_factory=list)
-    cash_path: list[float] = field(default_factory=list)
-    turnover: list[float] = field(default_factory=list)
-    costs: list[float] = field(default_factory=list)
-    positions: list[float] = field(default_factory=list)
-    trades: list[tuple[object, ...]] = field(default_factory=list)
-    unfilled: list[tuple[object, ...]] = field(default_factory=list)
+    capital: float
+    costs: CostModel
+    fractional: bool = True
+    min_order_notional: float = 0.0
+    limits: RiskLimits | None = None
+    record: bool = True
 
-    def close(self, equity: float, turnover: float, costs: float) -> None:
-        self.equity.append(equity)
-        self.cash_path.append(self.cash)
-        self.turnover.append(turnover)
-        self.costs.append(costs)
-        self.positions.append(float(len(self.holdings)))
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One strategy of `run_many`, as the arguments of `run`."""
+
+    name: str
+    strategy: Strategy
+    terms: Terms
+    forecasts: ForecastPanel | None = None
+    columns: Mapping[str, FloatArray] | None = None
+    signals: FloatArray | None = None  # [R, S] of `signals_of`, where they are known already; else computed
 
 
 def run(
@@ -59,13 +77,44 @@ def run(
     fractional: bool = True,
     min_order_notional: float = 0.0,
     limits: RiskLimits | None = None,
+    columns: Mapping[str, FloatArray] | None = None,
 ) -> BacktestResult:
     """Trades `strategy` from `capital` (currency) in cash.
 
     `start`: the first decision is made at the close of the first session at or after it; `end`: the last session traded
-    is the last one at or before it. `forecasts` None: no forecasts (benchmarks). Without `limits` no risk rule applies.
+    is the last one at or before it. `forecasts` None: no forecasts (benchmarks). `columns`: the features [T, S] that the
+    strategy declares, see `data.aligned_columns`. Without `limits` no risk rule applies.
     Errors: InvalidDateRangeError when fewer than two sessions lie in start..end; StrategyOutputError.
     """
+    terms = Terms(capital, costs, fractional, min_order_notional, limits)
+    return run_many(data, [Job(name, strategy, terms, forecasts, columns)], start=start, end=end, threads=1)[0]
+
+
+def run_many(
+    data: MarketData, jobs: Sequence[Job], *, start: date, end: date, threads: int = 2
+) -> list[BacktestResult]:
+    """The result of each job, in their order; compiled passes run on `threads` threads at once, which changes no bit.
+
+    Errors: those of `run`.
+    """
+    first, last = decided_range(data, start, end)
+    market = data.for_kernels(any(job.terms.costs.needs_liquidity for job in jobs))
+    empty = ForecastPanel.empty(data)
+
+    def one(job: Job) -> BacktestResult:
+        panel = job.forecasts or empty
+        if isinstance(job.strategy, SignalStrategy):
+            return _run_signals(data, market, panel, job, job.strategy, first, last)
+        return _run_views(data, market, panel, job, first, last)
+
+    if threads == 1 or len(jobs) == 1:
+        return [one(job) for job in jobs]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(one, jobs))
+
+
+def decided_range(data: MarketData, start: date, end: date) -> tuple[int, int]:
+    """The index of the first decision session and of the last session traded. Errors: InvalidDateRangeError."""
     first = data.first_at_or_after(start)
     last = min(data.first_at_or_after(end), len(data.sessions) - 1)
     if data.sessions[last] > end:
@@ -73,16 +122,110 @@ def run(
     if last - first < 1:
         held = f"the bars hold {data.sessions[0]} .. {data.sessions[-1]} and a backtest needs two sessions of them"
         raise InvalidDateRangeError(start, end, held)
-    panel = forecasts if forecasts is not None else ForecastPanel.empty(data)
-    book = _Book(float(capital))
-    book.close(float(capital), 0.0, 0.0)
-    account = value_account(data.symbols, book.holdings, book.cash, data.marks[first])
-    for d in range(first, last):
-        view = view_of(data, panel, strategy, account, d, data.sessions[d + 1], d - first)
-        marks = data.marks[d]
-        decision = decide(name, strategy, view, account, marks, costs, fractional, min_order_notional, limits)
-        account = _trade(data, d + 1, decision, account.equity, book, costs, fractional)
-    return _result(name, data.sessions[first : last + 1], book)
+    return first, last
+
+
+def signal_inputs(
+    data: MarketData, panel: ForecastPanel, columns: Mapping[str, FloatArray], first: int, last: int
+) -> SignalInputs:
+    """What the signals of the decisions first .. last - 1 may be made of: no row from `last` on."""
+    return SignalInputs(
+        data.symbols,
+        data.sessions[first:last],
+        tuple(range(last - first)),
+        panel.score[first:last],
+        panel.quantiles[first:last],
+        panel.p_up[first:last],
+        data.closes[:last],
+        data.volumes[:last],
+        data.split_factor[:last],
+        {name: values[:last] for name, values in columns.items()},
+    )
+
+
+def signals_of(data: MarketData, job: Job, *, start: date, end: date) -> FloatArray | None:
+    """The signals [R, S] of a job, to be reused by others that differ in terms or allocation alone; None where the strategy
+    has none. Errors: those of `run`."""
+    if not isinstance(job.strategy, SignalStrategy):
+        return None
+    first, last = decided_range(data, start, end)
+    panel = job.forecasts or ForecastPanel.empty(data)
+    inputs = signal_inputs(data, panel, _declared(job), first, last)
+    return np.array(job.strategy.signals(inputs), dtype=np.float64, order="C")
+
+
+def _account(data: MarketData, job: Job, allocation: Allocation) -> Account:
+    terms = job.terms
+    rules = AccountRules(bool(terms.fractional), bool(job.strategy.short), float(terms.min_order_notional))
+    limits = terms.limits.numbers if terms.limits else NO_LIMITS
+    return Account(allocation, terms.costs.rates, limits, rules, restricted_mask(data.symbols, terms.limits))
+
+
+def _run_signals(
+    data: MarketData, market: Market, panel: ForecastPanel, job: Job, strategy: SignalStrategy, first: int, last: int
+) -> BacktestResult:
+    columns = _declared(job)
+    signals = job.signals
+    if signals is None:
+        inputs = signal_inputs(data, panel, columns, first, last)
+        signals = np.array(strategy.signals(inputs), dtype=np.float64, order="C")
+    account = _account(data, job, strategy.allocation)
+    quantities, paths = np.zeros(len(data.symbols)), np.zeros((PATHS, last - first))
+    flaw, cash, trades, missed = run_sessions(
+        market, account, signals, first, 0, quantities, float(job.terms.capital), paths, job.terms.record
+    )
+    if flaw >= 0:
+        _name_the_flaw(data, panel, job, strategy.allocation, first + flaw, flaw, signals[flaw], quantities, cash)
+    return _result(data, job, first, last, paths, trades, missed, quantities)
+
+
+def _name_the_flaw(
+    data: MarketData, panel: ForecastPanel, job: Job, rule: Allocation, d: int, ordinal: int, signal: FloatArray,
+    quantities: FloatArray, cash: float,
+) -> None:  # fmt: skip
+    """Raises the StrategyOutputError of a decision that the kernel refused."""
+    account = valued(quantities, cash, data.marks[d])
+    view = view_of(data, panel, job.strategy, account, d, data.sessions[d + 1], ordinal)
+    target = allocate(rule, signal.copy(), view.tradable, np.array(account.weights), ordinal)
+    limit = job.terms.limits.max_gross if job.terms.limits else NO_LIMITS.max_gross
+    validate_weights(job.name, target, view, limit, job.strategy.short)
+    raise StrategyOutputError(job.name, f"those of {data.sessions[d]} break a limit by float noise alone")
+
+
+def _run_views(
+    data: MarketData, market: Market, panel: ForecastPanel, job: Job, first: int, last: int
+) -> BacktestResult:
+    """A strategy that knows views only: asked once per session, its answer checked, then the same kernel for that session."""
+    account = _account(data, job, Allocation(GIVEN))
+    limit = account.limits.max_gross
+    columns = _declared(job)
+    quantities, cash = np.zeros(len(data.symbols)), float(job.terms.capital)
+    paths = np.zeros((PATHS, last - first))
+    trades, missed = [], []
+    for n, d in enumerate(range(first, last)):
+        state = valued(quantities, cash, data.marks[d])
+        target = state.weights
+        if state.equity > 0:
+            view = view_of(data, panel, job.strategy, state, d, data.sessions[d + 1], n, columns)
+            target = validate_weights(job.name, job.strategy.decide(view), view, limit, job.strategy.short)
+        path = np.zeros((PATHS, 1))
+        flaw, cash, filled, unfilled = run_sessions(
+            market, account, target[None], d, n, quantities, cash, path, job.terms.record
+        )
+        if flaw >= 0:
+            raise StrategyOutputError(job.name, f"those of {data.sessions[d]} break a limit by float noise alone")
+        paths[:, n : n + 1] = path
+        trades.append(filled)
+        missed.append(unfilled)
+    return _result(data, job, first, last, paths, np.concatenate(trades), np.concatenate(missed), quantities)
+
+
+def _declared(job: Job) -> Mapping[str, FloatArray]:
+    """The columns that the strategy declares, and no other. ValueError when one was not handed in (the caller's fault)."""
+    given = job.columns or NO_COLUMNS
+    if lacking := [name for name in job.strategy.columns if name not in given]:
+        raise ValueError(f"strategy '{job.name}' declares the columns {lacking}, which were not handed in")
+    return {name: given[name] for name in job.strategy.columns}
 
 
 def view_of(
@@ -93,12 +236,14 @@ def view_of(
     d: int,
     trade_session: date,
     ordinal: int,
+    columns: Mapping[str, FloatArray] = NO_COLUMNS,
 ) -> SessionView:
     """The view of the decision made at the close of session index `d` for `trade_session`, which `data` need not hold.
 
-    `panel` must be aligned with `data`; `ordinal`: sessions since the account's first decision.
+    `panel` and `columns` must be aligned with `data`; `ordinal`: sessions since the account's first decision.
     """
     closes, volumes = data.window(d, strategy.lookback)
+    rows = slice(d + 1 - len(closes), d + 1)
     return session_view(
         data.sessions[d],
         trade_session,
@@ -111,78 +256,38 @@ def view_of(
         volumes,
         account.weights,
         account.cash_weight,
+        {name: values[rows] for name, values in columns.items()},
     )
 
 
-def _trade(
-    data: MarketData,
-    t: int,
-    decision: Decision,
-    equity_before: float,
-    book: _Book,
-    costs: CostModel,
-    fractional: bool,
-) -> AccountWeights:
-    """One session: corporate actions, the auction at the open, the value at the close, which is returned."""
-    book.holdings, book.cash = apply_actions(book.holdings, book.cash, data.actions[t])
-    orders = adjust_orders(decision.orders, data.actions[t])
-    opens = dict(zip(data.symbols, data.opens[t].tolist(), strict=True)) if orders else {}
-    auction = fill_open(orders, opens, book.cash, book.holdings, costs, fractional)
-    book.holdings, book.cash = auction.holdings_after, auction.cash_after
-    account = value_account(data.symbols, book.holdings, book.cash, data.marks[t])
-    traded, paid = _record(book, data.sessions[t], decision, orders, auction, opens)
-    book.close(account.equity, 0.5 * traded / equity_before if equity_before > 0 else 0.0, paid)
-    return account
-
-
-def _record(
-    book: _Book,
-    session: date,
-    decision: Decision,
-    orders: tuple[PlannedOrder, ...],
-    auction: AuctionResult[PlannedOrder],
-    opens: dict[str, float],
-) -> tuple[float, float]:
-    """Writes down the session's fills and misses; returns the notional traded and the costs paid (currency)."""
-    traded = paid = 0.0
-    for fill in auction.fills:
-        cost = fill.commission + fill.quantity * abs(fill.price - opens[fill.symbol])
-        traded += fill.quantity * fill.price
-        paid += cost
-        order = orders[fill.index]
-        book.trades.append(
-            (
-                session,
-                fill.symbol,
-                fill.side.value,
-                fill.quantity,
-                fill.price,
-                fill.commission,
-                order.reference_price,
-                cost,
-            )
-        )
-        if fill.reason:
-            book.unfilled.append((session, fill.symbol, fill.side.value, order.quantity, "auction", fill.reason))
-    for order, reason in auction.unfilled:
-        book.unfilled.append((session, order.symbol, order.side.value, order.quantity, "auction", reason))
-    for v in decision.verdicts:
-        if v.verdict != "approve":
-            reason = f"{v.verdict} by {v.rule}: {v.reason}"
-            book.unfilled.append((session, v.order.symbol, v.order.side.value, v.order.quantity, "risk", reason))
-    return traded, paid
-
-
-def _result(name: str, sessions: tuple[date, ...], book: _Book) -> BacktestResult:
+def _result(
+    data: MarketData, job: Job, first: int, last: int, paths: FloatArray, trades: FloatArray, missed: FloatArray,
+    quantities: FloatArray,
+) -> BacktestResult:  # fmt: skip
+    start = np.zeros((PATHS, 1))
+    start[fields.EQUITY] = start[fields.CASH] = job.terms.capital
+    whole = np.concatenate([start, paths], axis=1)
+    for records in (trades, missed):
+        records[:, 0] -= first - 1  # from the row of D in the market to the row of T in the result
     return BacktestResult(
-        name=name,
-        sessions=sessions,
-        equity=np.array(book.equity),
-        cash=np.array(book.cash_path),
-        turnover=np.array(book.turnover),
-        costs_paid=np.array(book.costs),
-        n_positions=np.array(book.positions),
-        trades=pl.DataFrame(book.trades, schema=TRADE_COLUMNS, orient="row"),
-        unfilled=pl.DataFrame(book.unfilled, schema=UNFILLED_COLUMNS, orient="row"),
-        final_holdings=dict(book.holdings),
+        name=job.name,
+        sessions=data.sessions[first : last + 1],
+        symbols=data.symbols,
+        equity=whole[fields.EQUITY],
+        cash=whole[fields.CASH],
+        turnover=whole[fields.TURNOVER],
+        commission=whole[fields.COMMISSION],
+        concession=whole[fields.CONCESSION],
+        impact=whole[fields.IMPACT],
+        borrow=whole[fields.BORROW],
+        interest=whole[fields.INTEREST],
+        dividends=whole[fields.DIVIDENDS],
+        proceeds=whole[fields.PROCEEDS],
+        gross=whole[fields.GROSS],
+        net=whole[fields.NET],
+        n_positions=whole[fields.POSITIONS],
+        fills=trades,
+        misses=missed,
+        final_quantities=quantities,
+        limits=job.terms.limits,
     )

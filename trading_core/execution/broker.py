@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Protocol, runtime_checkable
 
+from trading_core.portfolio.overnight import QUIET, Night
 from trading_core.schema import AccountState, CorporateAction, Fill, Order, OrderState
 
 
@@ -52,7 +53,12 @@ class SimulatedBroker(Protocol):
         ...
 
     def settle_open(
-        self, session: date, opens: Mapping[str, float], actions: Sequence[CorporateAction], settled_at: datetime
+        self,
+        session: date,
+        opens: Mapping[str, float],
+        actions: Sequence[CorporateAction],
+        settled_at: datetime,
+        night: Night = QUIET,
     ) -> list[Fill]:
-        """Applies a session's corporate actions and fills its orders at the open. Idempotent."""
+        """Lets the night before a session pass, applies its corporate actions, fills its orders at the open. Idempotent."""
         ...

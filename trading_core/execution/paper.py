@@ -27,6 +27,7 @@ from trading_core.execution.ids import CLIENT_ORDER_ID_LENGTH
 from trading_core.execution.store import DocumentStore, NewDocument
 from trading_core.portfolio.actions import adjust_orders, apply_actions
 from trading_core.portfolio.auction import AuctionFill, fill_open
+from trading_core.portfolio.overnight import QUIET, Night, accrue
 from trading_core.schema import (
     AccountState,
     ActionKind,
@@ -59,20 +60,28 @@ class Book:
 class PaperBroker:
     """See `Broker` and `SimulatedBroker`.
 
-    `capital`: cash of a new account (currency); an existing account keeps its own. Constructing does no I/O.
+    `capital`: cash of a new account (currency); an existing account keeps its own. `short`: whether it may hold negative
+    positions. Constructing does no I/O.
     """
 
     name = "paper"
     real = False
 
     def __init__(
-        self, store: DocumentStore, account: str, capital: float, costs: CostModel, fractional: bool = True
+        self,
+        store: DocumentStore,
+        account: str,
+        capital: float,
+        costs: CostModel,
+        fractional: bool = True,
+        short: bool = False,
     ) -> None:
         self._store = store
         self._account = account
         self._capital = capital
         self._costs = costs
         self._fractional = fractional
+        self._short = short
         self._pk = f"paper#{account}"
 
     def account(self) -> AccountState:
@@ -125,12 +134,18 @@ class PaperBroker:
         return book.session if book else None
 
     def settle_open(
-        self, session: date, opens: Mapping[str, float], actions: Sequence[CorporateAction], settled_at: datetime
+        self,
+        session: date,
+        opens: Mapping[str, float],
+        actions: Sequence[CorporateAction],
+        settled_at: datetime,
+        night: Night = QUIET,
     ) -> list[Fill]:
         """Applies the corporate actions of `session`, fills its orders at `opens`, writes its book; returns the fills.
 
         `opens`: price per share by symbol; without one an order expires. `settled_at` (aware) is stamped on the fills:
-        pass the session's opening time. A settled session returns the fills it has, whatever is handed in.
+        pass the session's opening time. `night`: what interest, fees, impact and volume caps follow from; without it
+        nothing accrues. A settled session returns the fills it has, whatever is handed in.
         Errors: SessionOrderError when a later session is settled already; LedgerRecordError for stray actions.
         """
         strays = sorted(f"{a.symbol} {a.session}" for a in actions if a.session != session)
@@ -141,7 +156,7 @@ class PaperBroker:
             newest = self._newest()
             if newest is not None and newest.session >= session:
                 return self._settled_fills(session, newest)
-            book = self._fill(session, newest, opens, actions, settled_at)
+            book = self._fill(session, newest, opens, actions, settled_at, night)
             turn = NewDocument(self._pk, f"turn#{book.number:08d}", {"session": session.isoformat()})
             # False: another process settled a session in between. Look again.
             if self._store.transact_new(
@@ -163,13 +178,25 @@ class PaperBroker:
         opens: Mapping[str, float],
         actions: Sequence[CorporateAction],
         settled_at: datetime,
+        night: Night,
     ) -> Book:
         """The book of `session`: a pure function of the book before, the session's orders and what the market did."""
         pending = self._states(session)
         orders = adjust_orders([s.order for s in pending if s.status is OrderStatus.ACCEPTED], actions)
         start = self._state_after(before)
-        holdings, cash = apply_actions({p.symbol: p.quantity for p in start.positions}, start.cash, actions)
-        result = fill_open(orders, opens, cash, holdings, self._costs, self._fractional)
+        held = {p.symbol: p.quantity for p in start.positions}
+        interest, fee = accrue(held, start.cash, night, self._costs)
+        holdings, cash = apply_actions(held, start.cash + (interest - fee), actions)
+        result = fill_open(
+            orders,
+            opens,
+            cash,
+            holdings,
+            self._costs,
+            self._fractional,
+            liquidity=night.liquidity,
+            short=self._short,
+        )
         fills = tuple(_fill_of(orders[fill.index], fill, session, settled_at) for fill in result.fills)
         outcomes = {id_: s for s in pending if (id_ := s.order.client_order_id) and s.status.terminal}
         for order, reason in result.unfilled:
@@ -261,7 +288,8 @@ def _positions(
     fills: Sequence[Fill],
     holdings: Mapping[str, float],
 ) -> tuple[Position, ...]:
-    """Positions with average cost per share: a split divides it, a buy averages in with its costs, a sell keeps it."""
+    """Positions with average price per share: a split divides it, a fill that enlarges a position averages in with its
+    costs, one that reduces it keeps it, one that crosses zero begins anew."""
     quantity = {p.symbol: p.quantity for p in before}
     cost = {p.symbol: p.average_price for p in before}
     for action in actions:
@@ -272,8 +300,12 @@ def _positions(
             quantity[action.symbol] = 0.0
     for fill in fills:
         held = quantity.get(fill.symbol, 0.0)
-        if fill.side is Side.BUY:
-            paid = fill.quantity * fill.price + fill.commission
-            cost[fill.symbol] = (held * cost.get(fill.symbol, 0.0) + paid) / (held + fill.quantity)
-        quantity[fill.symbol] = held + (fill.quantity if fill.side is Side.BUY else -fill.quantity)
+        sign = 1.0 if fill.side is Side.BUY else -1.0
+        after = held + sign * fill.quantity
+        paid = fill.price + sign * fill.commission / fill.quantity
+        if held * sign >= 0.0:
+            cost[fill.symbol] = (abs(held) * cost.get(fill.symbol, 0.0) + fill.quantity * paid) / abs(after)
+        elif after * sign > 0.0:
+            cost[fill.symbol] = paid
+        quantity[fill.symbol] = after
     return tuple(Position(symbol, holdings[symbol], cost[symbol]) for symbol in sorted(holdings))

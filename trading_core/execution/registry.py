@@ -21,6 +21,7 @@ class BrokerRequest:
     capital: float
     costs: CostModel
     fractional: bool = True
+    short: bool = False  # whether its strategy may sell what it does not hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,9 @@ class BrokerEntry:
 
 
 def _paper(request: BrokerRequest) -> Broker:
-    return PaperBroker(request.store, request.account, request.capital, request.costs, request.fractional)
+    return PaperBroker(
+        request.store, request.account, request.capital, request.costs, request.fractional, request.short
+    )
 
 
 BROKERS: dict[str, BrokerEntry] = {

@@ -11,12 +11,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 from trading_core.errors import WrongTypeError
+from trading_core.portfolio.kernels import account
+from trading_core.portfolio.kernels.types import DELISTING, DIVIDEND, SPLIT
 from trading_core.portfolio.planner import PlannedOrder
 from trading_core.schema import ActionKind, CorporateAction, Order
 
-_RANK = {ActionKind.SPLIT: 0, ActionKind.DIVIDEND: 1, ActionKind.DELISTING: 2}
+ACTION_CODES = {ActionKind.SPLIT: SPLIT, ActionKind.DIVIDEND: DIVIDEND, ActionKind.DELISTING: DELISTING}
 OrderT = TypeVar("OrderT", PlannedOrder, Order)
+
+
+def in_order(actions: Sequence[CorporateAction]) -> list[CorporateAction]:
+    """By session, then kind, then symbol: the order in which they are applied."""
+    return sorted(actions, key=lambda a: (a.session, ACTION_CODES[a.kind], a.symbol))
 
 
 def apply_actions(
@@ -24,23 +33,23 @@ def apply_actions(
 ) -> tuple[dict[str, float], float]:
     """Holdings (shares) and cash (currency) after `actions`; those of symbols not held change nothing.
 
-    split: quantity * value (a fraction of a share is kept, not paid out); dividend: quantity * value is paid in cash;
-    delisting: quantity * value is paid and the symbol removed. Taken in the order of sessions, kinds and symbols.
+    split: quantity * value (a fraction of a share is kept, not paid out); dividend: quantity * value is paid in cash
+    (a short position owes it); delisting: quantity * value is paid and the symbol removed. Taken in the order of
+    sessions, kinds and symbols.
     Errors: WrongTypeError for a value that is not finite, a split that is not above 0, or a payment below 0.
     """
-    after = dict(holdings)
-    for action in sorted(actions, key=lambda a: (a.session, _RANK[a.kind], a.symbol)):
+    column = {symbol: s for s, symbol in enumerate(holdings)}
+    quantities = np.array(list(holdings.values()), dtype=np.float64)
+    gone = set()
+    for action in in_order(actions):
         check_action(action)
-        quantity = after.get(action.symbol, 0.0)
-        if quantity == 0.0:
+        s = column.get(action.symbol)
+        if s is None or quantities[s] == 0.0:
             continue
-        if action.kind is ActionKind.SPLIT:
-            after[action.symbol] = quantity * action.value
-        else:
-            cash += quantity * action.value
-            if action.kind is ActionKind.DELISTING:
-                del after[action.symbol]
-    return after, cash
+        cash += float(account.apply_action(quantities, s, ACTION_CODES[action.kind], float(action.value)))
+        if action.kind is ActionKind.DELISTING:
+            gone.add(action.symbol)
+    return {symbol: float(quantities[s]) for symbol, s in column.items() if symbol not in gone}, cash
 
 
 def adjust_orders(orders: Sequence[OrderT], actions: Sequence[CorporateAction]) -> tuple[OrderT, ...]:

@@ -1,6 +1,6 @@
 """The one fill rule: at the open of T sells fill first, then buys with the cash that is really there.
 
-The backtest, the paper broker and the replay all call `fill_open`, so they agree by construction.
+The paper broker and the replay call `fill_open`, the backtest the kernel beneath it, so they agree by construction.
 """
 
 from __future__ import annotations
@@ -10,13 +10,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
+
 from trading_core.costs import CostModel
-from trading_core.portfolio.planner import floor_quantity
+from trading_core.portfolio.kernels.fills import fill
+from trading_core.portfolio.kernels.types import (
+    NO_CASH,
+    NO_LIQUIDITY,
+    NO_TRADE,
+    NOTHING_HELD,
+    PART_HELD,
+    SHRUNK,
+    VOLUME_CAP,
+    AccountRules,
+)
 from trading_core.schema import Side
 
 NO_TRADE_AT_OPEN = "no trade at the open"
-NOTHING_HELD = "nothing held to sell"
-NO_CASH = "no cash left for it at the open"
+NO_CASH_LEFT = "no cash left for it at the open"
+REASONS: dict[int, str] = {
+    NO_TRADE: NO_TRADE_AT_OPEN,
+    NOTHING_HELD: "nothing held to sell",
+    NO_CASH: NO_CASH_LEFT,
+    PART_HELD: "only {filled:g} shares are held",
+    SHRUNK: "cash was short at the open: all buys shrunk alike, this one to {share:.2%}",
+    VOLUME_CAP: "capped at the largest share of the session's volume",
+    NO_LIQUIDITY: "no known volume or volatility to price its impact by",
+}
 
 
 class AuctionOrder(Protocol):
@@ -34,8 +54,21 @@ OrderT = TypeVar("OrderT", bound=AuctionOrder)
 
 
 @dataclass(frozen=True, slots=True)
+class Liquidity:
+    """What a fill depends on besides the price. Volumes in shares of T's basis.
+
+    `sigma`: standard deviation of a session's log return, `adv`: average volume, both known at D; `volume`: traded in T.
+    NaN: not known.
+    """
+
+    sigma: float = math.nan
+    adv: float = math.nan
+    volume: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
 class AuctionFill:
-    """One execution. `price` has spread and slippage in it, `commission` (cash) is paid on top.
+    """One execution. `price` has spread, slippage and impact in it, `commission` (cash) is paid on top.
 
     `index` is the position of its order in the orders given; `reason`: why `quantity` is below the order's, else "".
     """
@@ -59,6 +92,13 @@ class AuctionResult(Generic[OrderT]):
     holdings_after: dict[str, float]  # without symbols whose quantity is zero
 
 
+def reason_of(flags: int, ordered: float, filled: float) -> str:
+    """The words for the kernel's flags and the sizes, in shares; "" for none."""
+    share = abs(filled) / abs(ordered) if ordered else 0.0
+    words = [text for flag, text in REASONS.items() if flags & flag]
+    return "; ".join(text.format(filled=abs(filled), share=share) for text in words)
+
+
 def fill_open(
     orders: Sequence[OrderT],
     opens: Mapping[str, float],
@@ -66,95 +106,66 @@ def fill_open(
     holdings: Mapping[str, float],
     costs: CostModel,
     fractional: bool = True,
+    *,
+    liquidity: Mapping[str, Liquidity] | None = None,
+    short: bool = False,
 ) -> AuctionResult[OrderT]:
     """Fills market orders at the opening prices.
 
     `opens`: price per share (currency); a symbol that is absent, NaN or not positive did not trade and its order stays
-    unfilled. `holdings`: shares by symbol, long only: a sell is capped at what is held. When the cash after the sells
-    does not pay for all buys with their costs, every buy shrinks by the same factor, rounded down to 1e-6 shares (whole
-    shares when not `fractional`), so that cash never falls below zero. Fills do not depend on the order of `orders`,
-    except between orders of the same symbol and side, which fill in the order given.
+    unfilled. `holdings`: shares by symbol; without `short` a sell is capped at what is held. `liquidity` is read where
+    the costs have an impact or a cap: an order fills at most that share of the session's volume, and not at all where the
+    volume or volatility to price its impact by is not known. When the cash after the sells does not pay for all buys with
+    their costs, every buy shrinks by the same factor, rounded down to 1e-6 shares (whole shares when not `fractional`),
+    so that buying never brings cash below zero; what is sold short brings cash. Fills do not depend on the order of
+    `orders`, except between orders of the same symbol and side, which fill in the order given.
 
     Cash and holdings are plain float64 sums, taken in the order of `fills`, and never rounded:
     cash_after = cash + sum over sells (quantity * price - commission) - sum over buys (quantity * price + commission).
     """
-    unfilled: list[tuple[OrderT, str]] = []
-    sells: list[tuple[int, OrderT, float]] = []
-    buys: list[tuple[int, OrderT, float]] = []
-    for index in sorted(range(len(orders)), key=lambda i: (orders[i].symbol, i)):
-        order = orders[index]
-        price = opens.get(order.symbol)
-        if price is None or not math.isfinite(price) or price <= 0:
-            unfilled.append((order, NO_TRADE_AT_OPEN))
-        else:
-            (sells if order.side is Side.SELL else buys).append((index, order, float(price)))
-    held = {symbol: float(quantity) for symbol, quantity in holdings.items()}
-    sold, cash = _sell(sells, cash, held, costs, unfilled)
-    bought, cash = _buy(buys, cash, costs, fractional, unfilled)
-    for fill in bought:
-        held[fill.symbol] = held.get(fill.symbol, 0.0) + fill.quantity
-    kept = {symbol: quantity for symbol, quantity in sorted(held.items()) if quantity != 0.0}
-    return AuctionResult((*sold, *bought), tuple(unfilled), cash, kept)
+    order = sorted(range(len(orders)), key=lambda i: (orders[i].symbol, i))
+    symbols = sorted({*holdings, *(o.symbol for o in orders)})
+    place = {symbol: s for s, symbol in enumerate(symbols)}
+    quantities = np.array([float(holdings.get(symbol, 0.0)) for symbol in symbols])
+    known = [(liquidity or {}).get(orders[i].symbol, Liquidity()) for i in order]
+    prices = np.array([_number(opens.get(orders[i].symbol)) for i in order])
+    paid, flags = np.zeros(len(order)), np.zeros(len(order), dtype=np.int64)
+    filled, after = fill(
+        np.array([place[orders[i].symbol] for i in order], dtype=np.int64),
+        np.array([orders[i].quantity * (1.0 if orders[i].side is Side.BUY else -1.0) for i in order]),
+        prices,
+        np.array([k.volume for k in known]),
+        np.array([k.sigma for k in known]),
+        np.array([k.adv for k in known]),
+        quantities,
+        float(cash),
+        costs.rates,
+        AccountRules(bool(fractional), bool(short), 0.0),
+        paid,
+        flags,
+    )
+    sells = [n for n in range(len(order)) if filled[n] < 0]
+    buys = [n for n in range(len(order)) if filled[n] > 0]
+    fills = tuple(
+        AuctionFill(
+            orders[order[n]].symbol,
+            orders[order[n]].side,
+            abs(float(filled[n])),
+            float(paid[n]),
+            float(abs(filled[n]) * paid[n] * costs.rates.commission),
+            order[n],
+            reason_of(int(flags[n]), orders[order[n]].quantity, float(filled[n])),
+        )
+        for n in (*sells, *buys)
+    )
+    missed = tuple(
+        (orders[order[n]], reason_of(int(flags[n]), orders[order[n]].quantity, 0.0))
+        for n in range(len(order))
+        if filled[n] == 0
+    )
+    kept = {symbol: float(q) for symbol, q in zip(symbols, quantities, strict=True) if q != 0.0}
+    return AuctionResult(fills, missed, float(after), kept)
 
 
-def _sell(
-    orders: Sequence[tuple[int, OrderT, float]],
-    cash: float,
-    held: dict[str, float],
-    costs: CostModel,
-    unfilled: list[tuple[OrderT, str]],
-) -> tuple[list[AuctionFill], float]:
-    """Fills sells out of `held` (changed in place); returns the fills and the cash after them."""
-    fills = []
-    for index, order, open_price in orders:
-        there = held.get(order.symbol, 0.0)
-        quantity = min(order.quantity, there)
-        if quantity <= 0:
-            unfilled.append((order, NOTHING_HELD))
-            continue
-        reason = "" if quantity == order.quantity else f"only {there:g} shares are held"
-        price = costs.execution_price(Side.SELL, open_price)
-        commission = costs.commission(quantity * price)
-        held[order.symbol] = there - quantity
-        cash += quantity * price - commission
-        fills.append(AuctionFill(order.symbol, Side.SELL, quantity, price, commission, index, reason))
-    return fills, cash
-
-
-def _buy(
-    orders: Sequence[tuple[int, OrderT, float]],
-    cash: float,
-    costs: CostModel,
-    fractional: bool,
-    unfilled: list[tuple[OrderT, str]],
-) -> tuple[list[AuctionFill], float]:
-    """Fills buys with `cash`, all shrunk by one factor when it is short; returns the fills and the cash after them."""
-    if not orders:
-        return [], cash
-    fills, after = _buys_at(1.0, orders, cash, costs, fractional)
-    if after < 0:
-        scale = max(cash, 0.0) / (cash - after)
-        fills, after = _buys_at(scale, orders, cash, costs, fractional)
-        while after < 0 and fills:  # float noise of the division or the sum: a hair less
-            scale *= 1.0 - 1e-9
-            fills, after = _buys_at(scale, orders, cash, costs, fractional)
-    filled = {fill.index for fill in fills}
-    unfilled.extend((order, NO_CASH) for index, order, _ in orders if index not in filled)
-    return fills, after
-
-
-def _buys_at(
-    scale: float, orders: Sequence[tuple[int, OrderT, float]], cash: float, costs: CostModel, fractional: bool
-) -> tuple[list[AuctionFill], float]:
-    """The fills when every buy takes `scale` of its quantity, and the cash that would be left (below 0: too much)."""
-    fills = []
-    reason = "" if scale == 1.0 else f"cash was short at the open: all buys shrunk to {scale:.2%}"
-    for index, order, open_price in orders:
-        quantity = order.quantity if scale == 1.0 else floor_quantity(order.quantity * scale, fractional)
-        if quantity <= 0:
-            continue
-        price = costs.execution_price(Side.BUY, open_price)
-        commission = costs.commission(quantity * price)
-        cash -= quantity * price + commission
-        fills.append(AuctionFill(order.symbol, Side.BUY, quantity, price, commission, index, reason))
-    return fills, cash
+def _number(price: float | None) -> float:
+    return math.nan if price is None else float(price)

@@ -1,6 +1,7 @@
 """One decision from end to end: view -> target weights -> planned orders -> risk verdicts -> the orders to send.
 
-Backtest, replay and live session all call `decide`, so a difference between them can only come from their inputs.
+Replay and live session call `decide`; the backtest runs the same kernels over a whole panel. A difference between them can
+only come from their inputs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from trading_core.costs import CostModel
 from trading_core.errors import NoDataError
+from trading_core.portfolio.kernels.account import value
 from trading_core.portfolio.planner import PlannedOrder, plan
 from trading_core.portfolio.risk import RiskLimits, RiskVerdict, approved, check
 from trading_core.portfolio.strategy import SessionView, Strategy, validate_weights
@@ -21,12 +23,13 @@ from trading_core.schema import FloatArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AccountWeights:
-    """An account valued at D's close: shares [S], fractions of equity [S], the cash's fraction, equity in currency."""
+    """An account valued at D's close: shares [S], fractions of equity [S], the cash's fraction; equity, cash in currency."""
 
     quantities: FloatArray
     weights: FloatArray
     cash_weight: float
     equity: float
+    cash: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,14 +56,14 @@ def value_account(
             way_out = "Backfill its bars, or record its delisting, then run the session again."
             raise NoDataError(f"The account holds {quantity:g} {symbol}, which has no known price", way_out)
         quantities[s] = quantity
-    held = quantities != 0.0
-    values = np.zeros(len(symbols))
-    values[held] = quantities[held] * marks[held]
-    # fsum is exact, so equity does not depend on which other symbols are in the universe, nor on their order.
-    equity = math.fsum([cash, *values[held].tolist()])
-    if equity <= 0:
-        return AccountWeights(quantities, np.zeros(len(symbols)), 0.0, equity)
-    return AccountWeights(quantities, values / equity, cash / equity, equity)
+    return valued(quantities, float(cash), np.ascontiguousarray(marks, dtype=np.float64))
+
+
+def valued(quantities: FloatArray, cash: float, marks: FloatArray) -> AccountWeights:
+    """The same for quantities [S] that all have a mark; the array is copied."""
+    weights = np.zeros(len(quantities))
+    equity = value(quantities, np.array(marks), cash, weights)
+    return AccountWeights(quantities.copy(), weights, cash / equity if equity > 0 else 0.0, equity, cash)
 
 
 def decide(
@@ -76,21 +79,24 @@ def decide(
 ) -> Decision:
     """The decision of strategy `name` for `view`. `account`: from `value_account` with its symbols and `marks` [S].
 
-    `min_order_notional` in currency. Without `limits` no risk rule is applied. Errors: StrategyOutputError.
+    `min_order_notional` in currency. Without `limits` no risk rule is applied, and positions may not exceed equity. An
+    account that is worth nothing decides nothing. Errors: StrategyOutputError.
     """
     max_gross = limits.max_gross if limits else 1.0
-    targets = validate_weights(name, strategy.decide(view), view, max_gross)
-    closes = view.closes[-1]
+    if account.equity <= 0:
+        return Decision(np.array(account.weights), (), ())
+    targets = validate_weights(name, strategy.decide(view), view, max_gross, strategy.short)
     orders = plan(
         view.symbols,
         account.weights,
         targets,
-        closes,
+        view.closes[-1],
         account.quantities,
         account.equity,
         costs,
         fractional,
         min_order_notional,
+        cash=account.cash,
     )
     if limits is None or not orders:
         return Decision(targets, (), orders)

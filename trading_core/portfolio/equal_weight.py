@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from trading_core.portfolio.strategy import SessionView
+from trading_core.portfolio.kernels.types import WEIGHTS, Allocation
+from trading_core.portfolio.strategy import SignalInputs, SignalStrategy
 from trading_core.schema import FloatArray
 
 
@@ -22,22 +22,19 @@ class EqualWeightParams:
             raise ValueError(f"rebalance_sessions is {self.rebalance_sessions}; it must lie between 1 and 2520")
 
 
-class EqualWeight:
+class EqualWeight(SignalStrategy):
     """Equal weights of every symbol with a bar, on the first decision and every `rebalance_sessions` after it.
 
     What is held without a bar keeps its weight; the others share the rest. Between rebalancings nothing is traded.
     """
 
-    lookback = 1
     needs_forecasts = False
 
     def __init__(self, params: EqualWeightParams) -> None:
         self.params = params
+        self.allocation = Allocation(WEIGHTS, every=params.rebalance_sessions)
 
-    def decide(self, view: SessionView) -> FloatArray:
-        target = np.array(view.weights)
-        names = view.tradable
-        if view.ordinal % self.params.rebalance_sessions == 0 and names.any():
-            left = max(1.0 - math.fsum(view.weights[~names].tolist()), 0.0)
-            target[names] = left / int(names.sum())
-        return target
+    def signals(self, inputs: SignalInputs) -> FloatArray:
+        closes = inputs.closes[inputs.first :]
+        there = np.isfinite(closes) & (closes > 0)
+        return np.where(there, 1.0 / np.maximum(there.sum(axis=1, keepdims=True), 1), np.nan)

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from trading_core.costs import CostModel
+from trading_core.portfolio.kernels import account as kernels
+from trading_core.portfolio.kernels import orders
+from trading_core.portfolio.kernels.types import AccountRules
 from trading_core.schema import FloatArray, Side
 
 QUANTITY_DECIMALS = 6  # fractional quantities are multiples of 1e-6 shares
@@ -27,14 +30,18 @@ class PlannedOrder:
     quantity: float
     reference_price: float
 
+    @property
+    def signed(self) -> float:
+        """The quantity, below 0 for a sale."""
+        return self.quantity if self.side is Side.BUY else -self.quantity
+
 
 def floor_quantity(quantity: float, fractional: bool) -> float:
     """`quantity` rounded down to a multiple of 1e-6 shares, or to whole shares.
 
     A value that misses a multiple by float noise (a millionth of a step) counts as that multiple: 0.29 stays 0.29.
     """
-    scale = 10.0**QUANTITY_DECIMALS if fractional else 1.0
-    return math.floor(quantity * scale + 1e-6) / scale
+    return float(kernels.floor_quantity(float(quantity), bool(fractional)))
 
 
 def plan(
@@ -47,57 +54,32 @@ def plan(
     costs: CostModel,
     fractional: bool = True,
     min_order_notional: float = 0.0,
+    cash: float | None = None,
 ) -> tuple[PlannedOrder, ...]:
     """Orders that move `weights_now` to `target_weights`: sells by symbol, then buys by symbol.
 
-    Arrays are [S], aligned with `symbols`; weights are fractions of `equity` (at D's close), `closes` the prices of D.
+    Arrays are [S], aligned with `symbols`; weights are fractions of `equity` (at D's close), `closes` the prices of D,
+    `cash` in currency (default: what the weights leave of equity). Below 0 a weight is a short position.
 
     - A weight equal to the present one, bit for bit, gives no order; nor does a symbol without a usable close.
-    - A target of 0 sells the entire quantity exactly, whatever its size. Other sells never exceed what is held.
-    - Buys include their costs: cash at reference prices plus the proceeds of the sells (net of costs) covers them all;
-      when it would not, every buy is scaled by the same factor.
+    - A target of 0 closes the position exactly, whatever its size, and a target on the other side of 0 closes it and
+      opens the other in one order. Other sells never exceed what is held.
+    - Buys include their proportional costs: cash plus the proceeds of the sells (net of costs) at reference prices
+      covers them all; when it would not, every buy is scaled by the same factor.
     - Quantities are rounded down (`floor_quantity`); an order below `min_order_notional` (currency) is dropped.
     """
     order = sorted(range(len(symbols)), key=lambda s: symbols[s])
-    priced = np.isfinite(closes) & (closes > 0)
-    changed = [s for s in order if priced[s] and target_weights[s] != weights_now[s]]
-    sells: list[PlannedOrder] = []
-    proceeds = 0.0
-    for s in changed:
-        held, price = float(quantities_held[s]), float(closes[s])
-        if target_weights[s] > weights_now[s] or held <= 0:
-            continue
-        quantity = held
-        if target_weights[s] > 0:
-            quantity = floor_quantity((weights_now[s] - target_weights[s]) * equity / price, fractional)
-            quantity = min(quantity, held)
-            if quantity <= 0 or quantity * price < min_order_notional:
-                continue
-        sells.append(PlannedOrder(symbols[s], Side.SELL, quantity, price))
-        proceeds += quantity * costs.cash_per_share(Side.SELL, price)
-    wanted = [
-        (s, float(target_weights[s] - weights_now[s]) * equity) for s in changed if target_weights[s] > weights_now[s]
+    now, target, prices, held = (
+        np.array(np.asarray(values, dtype=np.float64)[order])
+        for values in (weights_now, target_weights, closes, quantities_held)
+    )
+    there = equity * (1.0 - math.fsum(now.tolist())) if cash is None else cash
+    rules = AccountRules(bool(fractional), True, float(min_order_notional))
+    columns, amounts = orders.plan(now, target, prices, held, float(equity), float(there), costs.rates, rules)
+    planned = [
+        PlannedOrder(
+            symbols[order[s]], Side.BUY if amount > 0 else Side.SELL, abs(float(amount)), float(closes[order[s]])
+        )
+        for s, amount in zip(columns.tolist(), amounts.tolist(), strict=True)
     ]
-    cash = equity * (1.0 - math.fsum(weights_now.tolist())) + proceeds
-    return (*sells, *_buys(symbols, wanted, closes, cash, costs, fractional, min_order_notional))
-
-
-def _buys(
-    symbols: Sequence[str],
-    wanted: Sequence[tuple[int, float]],
-    closes: FloatArray,
-    cash: float,
-    costs: CostModel,
-    fractional: bool,
-    min_order_notional: float,
-) -> list[PlannedOrder]:
-    """Buys that cost the cash wanted for each, commission and slippage included, scaled down to the `cash` there is."""
-    need = math.fsum(amount for _, amount in wanted)
-    scale = min(1.0, max(cash, 0.0) / need) if need > 0 else 0.0
-    buys = []
-    for s, amount in wanted:
-        price = float(closes[s])
-        quantity = floor_quantity(amount * scale / costs.cash_per_share(Side.BUY, price), fractional)
-        if quantity > 0 and quantity * price >= min_order_notional:
-            buys.append(PlannedOrder(symbols[s], Side.BUY, quantity, price))
-    return buys
+    return (*(o for o in planned if o.side is Side.SELL), *(o for o in planned if o.side is Side.BUY))

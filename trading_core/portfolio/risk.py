@@ -1,7 +1,8 @@
-"""Risk rules: what planned orders may not do. Each rule is one function and one registry line.
+"""Risk rules: what planned orders may not do. Each rule is one kernel in `kernels.orders` and one registry line here.
 
 A rule sees every order with the quantity still allowed by the rules before it, and answers with what it allows: the
-same quantity (approve), less (clip) or zero (reject). No rule ever raises a quantity, and nothing is only logged.
+same quantity (approve), less (clip) or zero (reject). No rule ever raises a quantity, and nothing is only logged. The
+backtest applies the same kernels.
 """
 
 from __future__ import annotations
@@ -11,19 +12,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from trading_core.portfolio.planner import PlannedOrder, floor_quantity
-from trading_core.schema import Side
+import numpy as np
+
+from trading_core.portfolio.kernels.orders import apply_rules
+from trading_core.portfolio.kernels.types import (
+    MAX_GROSS,
+    MAX_ORDER_NOTIONAL,
+    MAX_POSITION,
+    RESTRICTED,
+    UNKNOWN_PRICE,
+    Limits,
+)
+from trading_core.portfolio.planner import PlannedOrder
+from trading_core.schema import BoolArray
 
 Verdict: TypeAlias = Literal["approve", "clip", "reject"]
-_SLACK = 1e-9  # relative: a limit met exactly is not exceeded by float noise
 
 
 @dataclass(frozen=True, slots=True)
 class RiskLimits:
     """Limits as fractions of equity, unless named otherwise."""
 
-    max_position: float = 0.25  # of one symbol, after the order; drift above it does not force a sale
-    max_gross: float = 1.0  # sum of all positions after the orders
+    max_position: float = 0.25  # of one symbol, long or short, after the order; drift above it does not force a trade
+    max_gross: float = 1.0  # sum of all positions, long and short, after the orders
     max_order_notional: float = 1e7  # of one order, in the market's currency
     restricted: frozenset[str] = frozenset()  # symbols that may be neither bought nor sold
 
@@ -34,6 +45,15 @@ class RiskLimits:
             raise ValueError(f"max_gross is {self.max_gross}; it must lie above 0 and be at most 10")
         if not self.max_order_notional > 0:
             raise ValueError(f"max_order_notional is {self.max_order_notional}; it must be above 0")
+
+    @property
+    def numbers(self) -> Limits:
+        """For the kernels, which get the restricted symbols as a mask: see `restricted_mask`."""
+        return Limits(True, float(self.max_position), float(self.max_gross), float(self.max_order_notional))
+
+
+# Where no rule applies, positions may still not exceed equity: there is nothing else to pay for them.
+NO_LIMITS = Limits(False, math.inf, 1.0, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,106 +68,42 @@ class RiskVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class RiskContext:
-    """What the rules read: orders, equity and closes of D (currency), holdings (shares) and the limits."""
+class RiskRule:
+    """`code`: of its kernel, its place in the order of rules. `reason(symbol, limits)`: why it cuts, as words."""
 
-    orders: tuple[PlannedOrder, ...]
-    equity: float
-    closes: Mapping[str, float]
-    holdings: Mapping[str, float]
-    limits: RiskLimits
-
-    def price(self, symbol: str) -> float:
-        """The close of D, NaN when it is not known."""
-        return float(self.closes.get(symbol, math.nan))
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """The quantity one rule allows one order, and why it is less than before ("" when it is not)."""
-
-    quantity: float
-    reason: str = ""
-
-
-RiskRule: TypeAlias = Callable[[RiskContext, Sequence[float]], list[Ruling]]
-
-
-def unknown_price(context: RiskContext, allowed: Sequence[float]) -> list[Ruling]:
-    """Rejects orders of symbols whose close is unknown: nothing else could be checked."""
-    return [
-        Ruling(quantity)
-        if math.isfinite(context.price(order.symbol)) and context.price(order.symbol) > 0
-        else Ruling(0.0, f"{order.symbol} has no known price")
-        for order, quantity in zip(context.orders, allowed, strict=True)
-    ]
-
-
-def restricted(context: RiskContext, allowed: Sequence[float]) -> list[Ruling]:
-    """Rejects every order of a restricted symbol."""
-    return [
-        Ruling(0.0, f"{order.symbol} is restricted") if order.symbol in context.limits.restricted else Ruling(quantity)
-        for order, quantity in zip(context.orders, allowed, strict=True)
-    ]
-
-
-def max_order_notional(context: RiskContext, allowed: Sequence[float]) -> list[Ruling]:
-    """Clips orders whose notional at the close exceeds `max_order_notional`."""
-    limit = context.limits.max_order_notional
-    rulings = []
-    for order, quantity in zip(context.orders, allowed, strict=True):
-        most = limit / context.price(order.symbol) if quantity > 0 else 0.0
-        cut = quantity > most * (1 + _SLACK)
-        rulings.append(Ruling(most, f"an order may not exceed {limit:,.0f}") if cut else Ruling(quantity))
-    return rulings
-
-
-def max_position(context: RiskContext, allowed: Sequence[float]) -> list[Ruling]:
-    """Clips buys that would bring a symbol above `max_position` of equity at the close."""
-    limit = context.limits.max_position
-    rulings = []
-    for order, quantity in zip(context.orders, allowed, strict=True):
-        if order.side is Side.SELL or quantity <= 0:
-            rulings.append(Ruling(quantity))
-            continue
-        room = limit * context.equity / context.price(order.symbol) - context.holdings.get(order.symbol, 0.0)
-        cut = quantity > max(room, 0.0) * (1 + _SLACK)
-        rulings.append(
-            Ruling(max(room, 0.0), f"a position may not exceed {limit:.1%} of equity") if cut else Ruling(quantity)
-        )
-    return rulings
-
-
-def max_gross(context: RiskContext, allowed: Sequence[float]) -> list[Ruling]:
-    """Scales all buys by one factor when the positions after the orders would exceed `max_gross` of equity.
-
-    Holdings without a known close count as zero here; they cannot be traded either.
-    """
-    values = [abs(q) * context.price(s) for s, q in sorted(context.holdings.items())]
-    gross = sum(value for value in values if math.isfinite(value))
-    notionals = [
-        quantity * context.price(order.symbol) if quantity > 0 else 0.0
-        for order, quantity in zip(context.orders, allowed, strict=True)
-    ]
-    sold = sum(n for n, order in zip(notionals, context.orders, strict=True) if order.side is Side.SELL)
-    bought = sum(n for n, order in zip(notionals, context.orders, strict=True) if order.side is Side.BUY)
-    room = max(context.limits.max_gross * context.equity - (gross - sold), 0.0)
-    if bought <= room * (1 + _SLACK):
-        return [Ruling(quantity) for quantity in allowed]
-    reason = f"all positions together may not exceed {context.limits.max_gross:.1%} of equity"
-    return [
-        Ruling(quantity * room / bought, reason) if order.side is Side.BUY else Ruling(quantity)
-        for order, quantity in zip(context.orders, allowed, strict=True)
-    ]
+    code: int
+    reason: Callable[[str, RiskLimits], str]
 
 
 RISK_RULES: dict[str, RiskRule] = {
-    "unknown_price": unknown_price,
-    "restricted": restricted,
-    "max_order_notional": max_order_notional,
-    "max_position": max_position,
-    "max_gross": max_gross,
+    # Rejects orders of symbols whose close is unknown: nothing else could be checked.
+    "unknown_price": RiskRule(UNKNOWN_PRICE, lambda symbol, limits: f"{symbol} has no known price"),
+    # Rejects every order of a restricted symbol.
+    "restricted": RiskRule(RESTRICTED, lambda symbol, limits: f"{symbol} is restricted"),
+    # Clips orders whose notional at the close exceeds the limit.
+    "max_order_notional": RiskRule(
+        MAX_ORDER_NOTIONAL, lambda symbol, limits: f"an order may not exceed {limits.max_order_notional:,.0f}"
+    ),
+    # Clips what would bring a position above the limit; what closes a position passes.
+    "max_position": RiskRule(
+        MAX_POSITION, lambda symbol, limits: f"a position may not exceed {limits.max_position:.1%} of equity"
+    ),
+    # Scales all that opens or enlarges positions by one factor when they would exceed the limit together.
+    "max_gross": RiskRule(
+        MAX_GROSS, lambda symbol, limits: f"all positions together may not exceed {limits.max_gross:.1%} of equity"
+    ),
 }
+
+
+def restricted_mask(symbols: Sequence[str], limits: RiskLimits | None) -> BoolArray:
+    """[S] whether each symbol is restricted."""
+    return np.array([limits is not None and symbol in limits.restricted for symbol in symbols], dtype=np.bool_)
+
+
+def cut_by(bits: int, symbol: str, limits: RiskLimits) -> tuple[str, str]:
+    """The last rule among the kernel's `bits` and the reasons of all of them; ("", "") for none."""
+    cut = [(name, rule.reason(symbol, limits)) for name, rule in RISK_RULES.items() if bits >> rule.code & 1]
+    return (cut[-1][0], "; ".join(reason for _, reason in cut)) if cut else ("", "")
 
 
 def check(
@@ -160,23 +116,29 @@ def check(
 ) -> tuple[RiskVerdict, ...]:
     """One verdict per order, in the order given, after every rule of `RISK_RULES` in turn.
 
-    `equity`: at D's close, currency; `closes`: last known price per share by symbol; `holdings`: shares by symbol. A
-    clipped quantity is rounded down to 1e-6 shares (whole shares when not `fractional`); if 0 is left, it is rejected.
+    `equity`: at D's close, currency; `closes`: last known price per share by symbol; `holdings`: shares by symbol, below
+    0 for shorts. A clipped quantity is rounded down to 1e-6 shares (whole shares when not `fractional`); if 0 is left, it
+    is rejected.
     """
-    context = RiskContext(tuple(orders), equity, closes, holdings, limits)
-    allowed = [order.quantity for order in orders]
-    rules = [""] * len(allowed)
-    reasons: list[list[str]] = [[] for _ in allowed]
-    for name, rule in RISK_RULES.items():
-        for i, ruling in enumerate(rule(context, tuple(allowed))):
-            if ruling.quantity < allowed[i]:
-                allowed[i] = floor_quantity(ruling.quantity, fractional)
-                rules[i] = name
-                reasons[i].append(ruling.reason)
-    return tuple(
-        RiskVerdict(order, _verdict(order.quantity, quantity), quantity, rule, "; ".join(why))
-        for order, quantity, rule, why in zip(orders, allowed, rules, reasons, strict=True)
+    symbols = sorted({*holdings, *(order.symbol for order in orders)})
+    place = {symbol: s for s, symbol in enumerate(symbols)}
+    cuts = np.zeros(len(orders), dtype=np.int64)
+    allowed = apply_rules(
+        np.array([place[order.symbol] for order in orders], dtype=np.int64),
+        np.array([order.signed for order in orders], dtype=np.float64),
+        np.array([float(holdings.get(symbol, 0.0)) for symbol in symbols]),
+        np.array([float(closes.get(symbol, math.nan)) for symbol in symbols]),
+        float(equity),
+        limits.numbers,
+        restricted_mask(symbols, limits),
+        bool(fractional),
+        cuts,
     )
+    verdicts = []
+    for order, bits, quantity in zip(orders, cuts.tolist(), np.abs(allowed).tolist(), strict=True):
+        rule, reason = cut_by(bits, order.symbol, limits)
+        verdicts.append(RiskVerdict(order, _verdict(order.quantity, quantity), quantity, rule, reason))
+    return tuple(verdicts)
 
 
 def _verdict(ordered: float, allowed: float) -> Verdict:

@@ -6,17 +6,22 @@ it, not even through the base of an array.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from trading_core.errors import StrategyOutputError
+from trading_core.portfolio.kernels.allocation import allocate
+from trading_core.portfolio.kernels.types import Allocation
 from trading_core.schema import BoolArray, FloatArray
 
 _TOLERANCE = 1e-9  # on the sum of weights: ten times 0.1 may exceed 1 by float noise
+_NO_COLUMNS: Mapping[str, FloatArray] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,8 +40,9 @@ class SessionView:
     p_up: FloatArray  # [S] calibrated probability that the label is positive; NaN = none
     closes: FloatArray  # [L, S] up to D in D's basis: adjusted for splits through D, so row -1 is the price as traded
     volumes: FloatArray  # [L, S] shares, in D's basis
-    weights: FloatArray  # [S] present positions at D's close, as fractions of equity
+    weights: FloatArray  # [S] present positions at D's close, as fractions of equity; below 0 for shorts
     cash_weight: float  # the rest of equity
+    columns: Mapping[str, FloatArray] = field(default_factory=lambda: _NO_COLUMNS)  # [L, S] of each declared feature
 
     @property
     def tradable(self) -> BoolArray:
@@ -45,18 +51,86 @@ class SessionView:
 
 
 class Strategy(Protocol):
-    """Stateless: everything comes from the view, so replaying a session gives the same answer.
+    """What a user's own strategy is, and may be written on: `class Mine(Strategy)` with a `lookback` and `decide`.
 
-    `lookback`: rows of closes and volumes it wants, at least 1. `needs_forecasts`: whether it ranks by forecasts; then
-    what it holds without one stays. What any strategy holds without a bar at D stays (`validate_weights`).
+    Stateless: everything comes from the view, so replaying a session gives the same answer.
+
+    `lookback`: rows of closes, volumes and columns it wants, at least 1. `needs_forecasts`: whether it ranks by forecasts;
+    then what it holds without one stays. What any strategy holds without a bar at D stays (`validate_weights`).
+    `columns`: the features it reads. `short`: whether its weights may be negative.
     """
 
     lookback: int
     needs_forecasts: bool
+    columns: tuple[str, ...] = ()
+    short: bool = False
 
     def decide(self, view: SessionView) -> FloatArray:
         """Target weights [S] as fractions of equity; the present weight unchanged (same bits) means "leave it"."""
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SignalInputs:
+    """What signals are made of: T sessions of which the last R are decided on. Row t may use rows up to t alone.
+
+    closes and volumes are as traded; `split_factor[t]` is the product of the split ratios up to t, so that
+    closes[i] * (split_factor[i] / split_factor[t]) is the close of i in the basis of t.
+    """
+
+    symbols: tuple[str, ...]
+    days: tuple[date, ...]  # R, the sessions decided on
+    ordinals: tuple[int, ...]  # R, of the decisions
+    score: FloatArray  # [R, S]
+    quantiles: FloatArray  # [R, S, Q]
+    p_up: FloatArray  # [R, S]
+    closes: FloatArray  # [T, S]
+    volumes: FloatArray  # [T, S]
+    split_factor: FloatArray  # [T, S]
+    columns: Mapping[str, FloatArray]  # [T, S] of each declared feature
+
+    @property
+    def first(self) -> int:
+        """The row of the first decision."""
+        return len(self.closes) - len(self.score)
+
+
+class SignalStrategy:
+    """A strategy that is a row of signals and a rule of allocation: the form of all built-in ones.
+
+    `signals` is written once, for many rows, and is what a whole panel is decided with; a single view is a panel of one
+    decision, whose rows end there. So both ways have the same bits, and the contract tests hold every member to it.
+    """
+
+    lookback: int = 1
+    needs_forecasts: bool = True
+    columns: tuple[str, ...] = ()
+    short: bool = False
+    allocation: Allocation
+
+    def signals(self, inputs: SignalInputs) -> FloatArray:
+        """[R, S] the signals of each decision, as the rule of `allocation` reads them; NaN: not known."""
+        raise NotImplementedError
+
+    def decide(self, view: SessionView) -> FloatArray:
+        signal = self.signals(_inputs_of(view))[-1]
+        weights = np.array(view.weights)
+        return allocate(self.allocation, np.array(signal, dtype=np.float64), view.tradable, weights, view.ordinal)
+
+
+def _inputs_of(view: SessionView) -> SignalInputs:
+    return SignalInputs(
+        view.symbols,
+        (view.session,),
+        (view.ordinal,),
+        view.score[None],
+        view.quantiles[None],
+        view.p_up[None],
+        view.closes,
+        view.volumes,
+        np.ones_like(view.closes),
+        view.columns,
+    )
 
 
 def session_view(
@@ -71,6 +145,7 @@ def session_view(
     volumes: FloatArray,
     weights: FloatArray,
     cash_weight: float,
+    columns: Mapping[str, FloatArray] = _NO_COLUMNS,
 ) -> SessionView:
     """The view of one decision, made of read-only copies. Arguments as the fields of `SessionView`.
 
@@ -96,6 +171,7 @@ def session_view(
         _sealed(volumes),
         _sealed(weights),
         float(cash_weight),
+        MappingProxyType({name: _sealed(values) for name, values in columns.items()}),
     )
 
 
@@ -106,9 +182,12 @@ def _sealed(array: npt.ArrayLike) -> FloatArray:
     return copy
 
 
-def validate_weights(strategy: str, weights: object, view: SessionView, max_gross: float = 1.0) -> FloatArray:
-    """A strategy's answer as float64 [S], or StrategyOutputError: wrong shape, not finite, negative, above the leverage
-    limit (`max_gross`, or the present gross weight where drift has brought it higher), or a symbol without a bar moved.
+def validate_weights(
+    strategy: str, weights: object, view: SessionView, max_gross: float = 1.0, short: bool = False
+) -> FloatArray:
+    """A strategy's answer as float64 [S], or StrategyOutputError: wrong shape, not finite, negative where it may not be
+    `short`, above the leverage limit (`max_gross`, or the present gross weight where drift has brought it higher), or a
+    symbol without a bar moved.
     """
     try:
         target = np.array(weights, dtype=np.float64)
@@ -116,13 +195,15 @@ def validate_weights(strategy: str, weights: object, view: SessionView, max_gros
         raise StrategyOutputError(strategy, f"they are {type(weights).__name__}, not an array of numbers") from error
     if target.shape != (len(view.symbols),):
         raise StrategyOutputError(strategy, f"their shape is {target.shape} for {len(view.symbols)} symbols")
-    for flaw, wrong in (("is not finite", ~np.isfinite(target)), ("is negative (long only)", target < 0)):
+    negative = (target < 0) & (not short)
+    for flaw, wrong in (("is not finite", ~np.isfinite(target)), ("is negative (long only)", negative)):
         if wrong.any():
             s = int(np.argmax(wrong))
             raise StrategyOutputError(strategy, f"the weight of {view.symbols[s]} {flaw}: {target[s]}")
-    limit = max(max_gross, float(view.weights.sum()))
-    if target.sum() > limit + _TOLERANCE:
-        raise StrategyOutputError(strategy, f"they sum to {target.sum():.6f}, above the limit {limit:.6f}")
+    limit, gross = max(max_gross, float(np.abs(view.weights).sum())), float(np.abs(target).sum())
+    if gross > limit + _TOLERANCE:
+        what = "they sum to" if not short else "their absolute values sum to"
+        raise StrategyOutputError(strategy, f"{what} {gross:.6f}, above the limit {limit:.6f}")
     moved = ~view.tradable & (target != view.weights)
     if moved.any():
         s = int(np.argmax(moved))

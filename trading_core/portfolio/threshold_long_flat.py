@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from trading_core.portfolio.strategy import SessionView
+from trading_core.portfolio.kernels.types import SLOTS, Allocation
+from trading_core.portfolio.strategy import SignalInputs, SignalStrategy
 from trading_core.schema import FloatArray
 
 
@@ -27,7 +27,7 @@ class ThresholdLongFlatParams:
             raise ValueError(f"threshold is {self.threshold}; it must be a number between 0 and 1")
 
 
-class ThresholdLongFlat:
+class ThresholdLongFlat(SignalStrategy):
     """Holds every symbol whose probability of a rise is at least the threshold, each in a slot of equal size.
 
     There is one slot for each symbol with a forecast; the slots of the others stay in cash. What is held and stays is left
@@ -36,24 +36,13 @@ class ThresholdLongFlat:
     "all or nothing".
     """
 
-    lookback = 1
-    needs_forecasts = True
+    allocation = Allocation(SLOTS)
 
     def __init__(self, params: ThresholdLongFlatParams) -> None:
         if isinstance(params.threshold, str):
             raise ValueError(f"threshold is still '{params.threshold}'; take the number from the model's card")
         self.threshold = params.threshold
 
-    def decide(self, view: SessionView) -> FloatArray:
-        held = view.weights > 0
-        known = np.isfinite(view.score) & np.isfinite(view.p_up) & view.tradable
-        locked = held & ~known
-        chosen = known & (view.p_up >= self.threshold)
-        kept = held & (chosen | locked)
-        target = np.where(kept, view.weights, 0.0)
-        new = chosen & ~held
-        if new.any():
-            slot = max(1.0 - math.fsum(view.weights[locked].tolist()), 0.0) / int(known.sum())
-            spare = max(view.cash_weight, 0.0) + math.fsum(view.weights[held & ~kept].tolist())
-            target[new] = min(slot, spare / int(new.sum()))
-        return target
+    def signals(self, inputs: SignalInputs) -> FloatArray:
+        known = np.isfinite(inputs.score) & np.isfinite(inputs.p_up)
+        return np.where(known, (inputs.p_up >= self.threshold).astype(np.float64), np.nan)
