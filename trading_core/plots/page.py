@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+NBSP = "\u00a0"  # keeps a number and its unit on one line
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _UNBROKEN = r'<span class="date">\g<0></span>'
 
 STYLE = """
-:root { color-scheme: light dark; --bg: #f6f7f9; --card: #ffffff; --text: #1b2330; --dim: #5d6878; --line: #dfe3ea;
-  --grid: #e8ebf0; --accent: #2563eb; --soft: #eef3fe; }
-@media (prefers-color-scheme: dark) { :root { --bg: #0f131a; --card: #171c25; --text: #e4e8ef; --dim: #98a3b5;
-  --line: #2a3240; --grid: #262d39; --accent: #6ea0ff; --soft: #182338; } }
+:root, :root.paper { color-scheme: light; --bg: #f6f7f9; --card: #ffffff; --text: #1b2330; --dim: #5d6878;
+  --line: #dfe3ea; --grid: #e8ebf0; --accent: #2563eb; --soft: #eef3fe; }
+@media (prefers-color-scheme: dark) { :root:not(.paper) { color-scheme: dark; --bg: #0f131a; --card: #171c25;
+  --text: #e4e8ef; --dim: #98a3b5; --line: #2a3240; --grid: #262d39; --accent: #6ea0ff; --soft: #182338; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--bg); color: var(--text);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
@@ -57,11 +58,15 @@ tr.benchmark th, tr.benchmark td, .dim { color: var(--dim); }
   .scroll { margin: 0 -14px; padding: 0 14px; } h1 { font-size: 1.4rem; } .facts { grid-template-columns: 1fr 1fr; }
   th:first-child { position: sticky; left: 0; background: var(--card); padding-right: 10px; white-space: normal; }
 }
-@media print { body { background: #fff; } section { break-inside: avoid; } }
+@media print { body { background: #fff; } main { max-width: none; padding: 0; } section { break-inside: avoid; } }
 """
 
+# What further scripts of a page may use: `draw(name, figure)` puts a figure into a place (again), `later(job)` runs jobs one
+# after the other without holding the page up, `charts` are the places. A trace whose x or y is a name takes shared numbers;
+# `meta.tick` of a layout: how many pixels a tick of the x axis takes.
 SCRIPT = """
-(function () {
+var tradingPage = (function () {
+  var charts = [], jobs = [], shared = {}, PAPER = 680;
   function theme() {
     var css = getComputedStyle(document.documentElement);
     function c(name) { return css.getPropertyValue(name).trim(); }
@@ -69,43 +74,70 @@ SCRIPT = """
     return { font: c('--text'), dim: c('--dim'), card: c('--card'), line: c('--line'), axis: axis };
   }
   function paint(layout, width) {
-    var t = theme(), dim = { color: t.dim };
+    var t = theme(), dim = { color: t.dim }, room = (layout.meta && layout.meta.tick) || 130;
     layout.font = Object.assign({}, layout.font, { color: t.font });
     layout.hoverlabel = { bgcolor: t.card, bordercolor: t.line, font: { color: t.font } };
     Object.keys(layout).filter(function (key) { return /^[xy]axis\\d*$/.test(key); }).forEach(function (key) {
       var axis = layout[key] = Object.assign({}, layout[key], t.axis, { tickfont: dim, spikecolor: t.dim });
-      if (key[0] === 'x') axis.nticks = Math.max(3, Math.floor(width / 130));
-      else axis.title = Object.assign({}, axis.title, { font: { color: t.dim, size: 12 } });
+      if (key[0] === 'x') axis.nticks = Math.max(3, Math.floor(width / room));
+      axis.title = Object.assign({}, axis.title, { font: { color: t.dim, size: 12 } });
     });
     return layout;
   }
-  var charts = [];
-  document.querySelectorAll('script[data-chart]').forEach(function (source) {
-    var figure = JSON.parse(source.textContent);
-    var place = document.getElementById(source.dataset.chart);
-    var layout = paint(figure.layout, place.clientWidth);
-    Plotly.newPlot(place, figure.data, layout, { responsive: true, displayModeBar: false });
-    charts.push(place);
-  });
-  function repaint() {
-    charts.forEach(function (place) { Plotly.relayout(place, paint(place.layout, place.clientWidth)); });
+  function filled(trace) {
+    var whole = Object.assign({}, trace);
+    ['x', 'y'].forEach(function (key) { if (typeof whole[key] === 'string') whole[key] = shared[whole[key]]; });
+    return whole;
   }
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', repaint);
-  addEventListener('resize', repaint);
+  function draw(name, figure) {
+    var place = document.getElementById(name), layout = JSON.parse(JSON.stringify(figure.layout));
+    Plotly.react(place, figure.data.map(filled), paint(layout, place.clientWidth), { responsive: true, displayModeBar: false });
+    if (charts.indexOf(place) < 0) charts.push(place);
+  }
+  function work() {
+    var job = jobs[0];
+    if (!job) return;
+    try { job(); } finally { jobs.shift(); setTimeout(work, 0); }
+  }
+  function later(job) { if (jobs.push(job) === 1) setTimeout(work, 0); }
+  function repaint(width) {
+    charts.forEach(function (place) {
+      if (!place.clientWidth) return;
+      var layout = paint(place.layout, Math.min(width || Infinity, place.clientWidth));
+      layout.width = width && Math.min(width, place.clientWidth);
+      layout.autosize = !width;
+      Plotly.relayout(place, layout);
+    });
+  }
+  document.querySelectorAll('script[data-shared]').forEach(function (source) {
+    shared[source.dataset.shared] = JSON.parse(source.textContent);
+  });
+  document.querySelectorAll('script[data-chart]:not([data-switch])').forEach(function (source) {
+    later(function () { draw(source.dataset.chart, JSON.parse(source.textContent)); });
+  });
+  var resized;
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', function () { repaint(); });
+  addEventListener('resize', function () { clearTimeout(resized); resized = setTimeout(function () { repaint(); }, 120); });
+  addEventListener('beforeprint', function () { document.documentElement.classList.add('paper'); repaint(PAPER); });
+  addEventListener('afterprint', function () { document.documentElement.classList.remove('paper'); repaint(); });
+  return { charts: charts, draw: draw, later: later };
 })();
 """
 
 
-def document(title: str, body: str) -> bytes:
-    """A whole page as UTF-8 HTML (about 5 MB: the plotting script): no request leaves it. `body` is HTML, `title` text."""
+def document(title: str, body: str, style: str = "", script: str = "") -> bytes:
+    """A whole page as UTF-8 HTML (about 5 MB: the plotting script): no request leaves it. `body` is HTML, `title` text.
+
+    style, script: further rules and code of this page; the code may use `tradingPage`, see SCRIPT.
+    """
     from plotly.offline import get_plotlyjs
 
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>{body}</main>"
-        f"<script>{get_plotlyjs()}</script><script>{SCRIPT}</script></body></html>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head><body><main>{body}</main>"
+        f"<script>{get_plotlyjs()}</script><script>{SCRIPT}{script}</script></body></html>\n"
     )
     return page.encode("utf-8")
 
@@ -118,10 +150,11 @@ def header(title: str, facts: Sequence[tuple[str, str]], label: str) -> str:
     return f'<header><h1>{escape(title)}</h1><dl class="facts" aria-label="{escape(label)}">{rows}</dl></header>'
 
 
-def section(title: str, content: str, lead: str = "") -> str:
-    """A titled card; `content` and `lead` are HTML."""
+def section(title: str, content: str, lead: str = "", anchor: str = "") -> str:
+    """A titled card; `content` and `lead` are HTML. anchor: the name by which links reach it."""
     lead = f'<p class="lead">{lead}</p>' if lead else ""
-    return f"<section><h2>{escape(title)}</h2>{lead}{content}</section>"
+    named = f' id="{anchor}"' if anchor else ""
+    return f"<section{named}><h2>{escape(title)}</h2>{lead}{content}</section>"
 
 
 def chart(name: str, figure: Figure, height: int) -> str:

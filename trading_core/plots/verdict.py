@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from trading_core.metrics.significance import SharpeTest
+from trading_core.plots.evaluation_data import SharpeWay, SignificanceFigures
 
 SIGNIFICANT = 0.05
 NBSP = "\u00a0"  # keeps a number and its unit on one line
@@ -32,26 +33,58 @@ def growth_sentence(name: str, cagr: float, benchmark: str, active_cagr: float) 
     return f"{name} grew {percent(cagr)} a year after costs, {compared} {benchmark} ({percent(cagr - active_cagr)})."
 
 
-def sharpe_sentence(test: SharpeTest) -> str:
-    """Whether the Sharpe ratio can be told from zero."""
-    if not math.isfinite(test.p_value):
-        return f"Whether its Sharpe ratio differs from zero cannot be said: {test.reason}."
-    judged = "significant" if test.p_value < SIGNIFICANT else "not significant"
-    return (
-        f"Its Sharpe ratio is {_signed(test.sharpe_annual)} ± {test.standard_error_annual:.2f}; against zero "
-        f"{p_text(test.p_value)}, {judged} at the 5{NBSP}% level."
+def sharpe_sentence(sharpe: float, sure: SignificanceFigures) -> str:
+    """Whether the Sharpe ratio (a year) can be told from zero, by each of the three ways."""
+    named = (("independent returns", sure.moments), ("autocorrelated", sure.hac), ("bootstrap", sure.bootstrap))
+    known = [(name, way) for name, way in named if math.isfinite(way.p_value)]
+    if not known:
+        return f"Whether its Sharpe ratio differs from zero cannot be said: {reason_of(sure)}."
+    error = next(
+        (way.standard_error for way in (sure.hac, *(w for _, w in known)) if math.isfinite(way.standard_error)), 0.0
     )
+    said = ", ".join(f"{p_text(way.p_value)} ({name})" for name, way in known)
+    return f"Its Sharpe ratio is {_signed(sharpe)} ± {error:.2f}; against zero {said}: {_judged(known)}."
 
 
-def active_sentence(benchmark: str, test: SharpeTest) -> str:
-    """Whether the difference to the benchmark can be told from luck."""
-    if not math.isfinite(test.p_value):
-        return f"Whether it differs from {benchmark} cannot be said: {test.reason}."
-    if test.p_value < SIGNIFICANT:
-        return f"That it does better than {benchmark} is hard to put down to luck ({p_text(test.p_value)})."
-    if test.p_value > 1 - SIGNIFICANT:
-        return f"That it does worse than {benchmark} is hard to put down to luck ({p_text(1 - test.p_value)})."
-    return f"The difference to {benchmark} cannot be told from luck ({p_text(test.p_value)} for doing better)."
+def _judged(known: Sequence[tuple[str, SharpeWay]]) -> str:
+    passed = sum(way.p_value < SIGNIFICANT for _, way in known)
+    if passed == 0:
+        return f"not significant at the 5{NBSP}% level"
+    if passed == len(known):
+        return f"significant at the 5{NBSP}% level" + (" in all three ways" if passed == 3 else "")
+    return f"significant at the 5{NBSP}% level in {passed} of {len(known)} ways only"
+
+
+def reason_of(sure: SignificanceFigures) -> str:
+    """Why there is no p-value of the Sharpe ratio."""
+    reasons = (way.reason for way in (sure.hac, sure.moments, sure.bootstrap))
+    return next((reason for reason in reasons if reason), "it was not tested")
+
+
+def active_sentence(benchmark: str, p_value: float, reason: str = "") -> str:
+    """Whether the difference to the benchmark can be told from luck. p_value: one-sided, it does no better."""
+    if not math.isfinite(p_value):
+        return f"Whether it differs from {benchmark} cannot be said: {reason or 'it was not tested'}."
+    if p_value < SIGNIFICANT:
+        return f"That it does better than {benchmark} is hard to put down to luck ({p_text(p_value)})."
+    if p_value > 1 - SIGNIFICANT:
+        return f"That it does worse than {benchmark} is hard to put down to luck ({p_text(1 - p_value)})."
+    return f"The difference to {benchmark} cannot be told from luck ({p_text(p_value)} for doing better)."
+
+
+def deflated_sentence(deflated: float, trials: int, reason: str = "") -> str:
+    """What the number of things tried leaves of the Sharpe ratio. deflated: the deflated Sharpe ratio, a probability."""
+    if not math.isfinite(deflated):
+        return f"What {trials:,} trials leave of it cannot be said: {reason}." if reason else ""
+    judged = "enough" if deflated > 1 - SIGNIFICANT else f"95{NBSP}% would be needed"
+    return f"After {trials:,} trials the probability that it is above what luck alone reaches is {percent(deflated)}: {judged}."
+
+
+def random_sentence(as_good: int, draws: int) -> str:
+    """How many random portfolios with the same turnover did at least as well."""
+    if draws <= 0:
+        return ""
+    return f"{as_good:,} of {draws:,} random portfolios with the same turnover did at least as well."
 
 
 def trials_sentence(trials: int, best_p: float) -> str:
