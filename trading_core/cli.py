@@ -24,6 +24,7 @@ from trading_core.commands.base import (
     show_rows,
     training_output,
 )
+from trading_core.commands.evaluating import add_evaluating
 from trading_core.commands.features import features_app
 from trading_core.commands.judging import add_judging
 from trading_core.commands.models import models_app
@@ -61,6 +62,7 @@ def _run_id() -> str:
 
 add_tuning(app, lambda: _now())
 add_judging(app, lambda: _now(), _run_id)
+add_evaluating(app, lambda: _now(), _run_id)
 
 
 # --- operations -------------------------------------------------------------------------------------------------------
@@ -161,38 +163,6 @@ def predict(
         pipeline.infer(ws, version=version, start=parsed_day(start), end=parsed_day(end), run_id=_run_id(), now=_now()),
         as_json,
     )
-
-
-@app.command()
-def evaluate(
-    market: Market = "",
-    version: Annotated[str, typer.Option(help="champion, challenger or a version number.")] = "champion",
-    strategy: Annotated[
-        list[str] | None, typer.Option(help="A file of configs/strategies; repeat for more. Default: all.")
-    ] = None,
-    start: Start = None,
-    end: End = None,
-    capital: Annotated[float, typer.Option(min=1.0, help="Of each strategy, in the market's currency.")] = 1_000_000.0,
-    as_json: Json = False,
-) -> None:
-    """Simulate strategies on stored forecasts beside the benchmarks and write the report.
-
-    Needs forecasts: `trading predict`. Default: from the version's first forecast to the last session with bars.
-    """
-    from trading_core.pipelines import evaluate as pipeline
-
-    ws = opened(market)
-    made = pipeline.evaluate(
-        ws,
-        version=version,
-        strategies=strategy or config.names("strategies", ws.settings),
-        start=parsed_day(start),
-        end=parsed_day(end),
-        capital=capital,
-        run_id=_run_id(),
-        now=_now(),
-    )
-    show(made, as_json, rows=made.strategies)
 
 
 @app.command()

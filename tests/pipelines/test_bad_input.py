@@ -14,6 +14,7 @@ from tiny_market import (
     MARKET,
     NOW,
     backfilled,
+    evaluated,
     new_market,
     trained,
 )
@@ -21,7 +22,7 @@ from tiny_market import (
 from trading_core.errors import (
     InvalidDateRangeError,
 )
-from trading_core.pipelines import evaluate, refs, train
+from trading_core.pipelines import refs, train
 from trading_core.pipelines.refs import EvaluationRef
 from trading_core.pipelines.workspace import Workspace
 
@@ -141,9 +142,7 @@ def test_dates_that_cannot_be_are_refused(ws: Workspace, refused: Refused) -> No
 
 
 def _evaluated(ws: Workspace, start: date) -> EvaluationRef:
-    return evaluate.evaluate(
-        ws, version="champion", strategies=["top10"], start=start, end=None, capital=1e6, run_id="e", now=NOW
-    )
+    return evaluated(ws, ["top10"], start=start)
 
 
 def test_forecasts_whose_labels_are_not_known_yet_are_no_reason_to_crash(ws: Workspace) -> None:

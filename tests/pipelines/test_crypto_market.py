@@ -8,11 +8,11 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
-from tiny_market import backfilled, forecast, settings_of, traded, trained
+from tiny_market import backfilled, evaluated, forecast, paid_for, settings_of, traded, trained
 
 from trading_core import config
 from trading_core.errors import InvalidConfigError, OrderWindowClosedError
-from trading_core.pipelines import backfill, evaluate, markets, summary, trade, tune
+from trading_core.pipelines import backfill, markets, summary, trade, tune
 from trading_core.pipelines.markets import Trading
 from trading_core.pipelines.workspace import Workspace, open_workspace
 
@@ -86,16 +86,7 @@ def test_forecasts_exist_on_weekends_too(ws: Workspace) -> None:
 
 
 def test_the_evaluation_says_that_a_rank_of_one_is_not_defined(ws: Workspace) -> None:
-    made = evaluate.evaluate(
-        ws,
-        version="champion",
-        strategies=["top10", "equal-weight", "buy-and-hold"],
-        start=None,
-        end=None,
-        capital=1e6,
-        run_id="evaluate",
-        now=NOW,
-    )
+    made = evaluated(ws, ["top10", "equal-weight", "buy-and-hold"], now=NOW)
     assert math.isnan(made.mean_rank_ic)
     assert math.isnan(made.rank_icir)
     assert {row.name for row in made.strategies} == {"top10", "equal-weight", "buy-and-hold"}
@@ -122,8 +113,8 @@ def test_weekends_trade(ws: Workspace) -> None:
     assert len(fills) == 1
     executions = trade.executions(ws)
     assert [(e.session, e.symbol) for e in executions][:1] == [(friday, "BTC-USD")]
-    # Half a spread and the slippage of a buy lie above the open: 4 bps.
-    assert executions[0].price == pytest.approx(opens[friday] * 1.0004, rel=1e-6)
+    assert executions[0].price == pytest.approx(paid_for(ws, "BTC-USD", friday, executions[0].quantity), rel=1e-12)
+    assert executions[0].price > opens[friday] * 1.0004  # half a spread and the slippage, and some impact
 
 
 def open_ended(ws: Workspace) -> Workspace:

@@ -21,6 +21,7 @@ from tiny_market import (
     backfilled,
     cleared,
     contents,
+    evaluated,
     forecast,
     in_process,
     new_market,
@@ -29,9 +30,8 @@ from tiny_market import (
     versions,
 )
 
-from trading_core import config
 from trading_core.errors import InvalidDateRangeError, StaleDataError
-from trading_core.pipelines import backfill, evaluate, models, trade, train
+from trading_core.pipelines import backfill, models, trade, train
 from trading_core.pipelines.infer import feature_sessions
 from trading_core.pipelines.models import bundle_is_whole
 from trading_core.pipelines.workspace import Workspace, open_workspace
@@ -154,18 +154,12 @@ def test_inference_in_portions_equals_inference_at_once(ws: Workspace, prepared:
 
 
 def test_a_second_evaluation_of_the_same_run_changes_nothing(ws: Workspace) -> None:
-    def once() -> object:
-        names = config.names("strategies", ws.settings)
-        return evaluate.evaluate(
-            ws, version="champion", strategies=names, start=None, end=None, capital=1e6, run_id="e", now=NOW
-        )
-
-    first = once()
+    first = evaluated(ws)
     before = all_contents(ws)
-    page = ws.store.read_bytes(first.report)  # type: ignore[attr-defined]
-    assert once() == first
+    page = ws.store.read_bytes(first.report)
+    assert evaluated(ws) == first
     assert_same(all_contents(ws), before)
-    assert len(ws.store.read_bytes(first.report)) == pytest.approx(len(page), rel=0.01)  # type: ignore[attr-defined]
+    assert ws.store.read_bytes(first.report) == page
 
 
 # --- portions ---------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from tiny_market import all_contents, assert_same, backfilled, contents, new_mar
 
 from trading_core.errors import InvalidConfigError, NoDataError, QualityGateError, UnknownNameError
 from trading_core.market.source import BAR_SCHEMA
-from trading_core.pipelines import evaluate, quality, quality_gate
+from trading_core.pipelines import market_data, quality, quality_gate
 from trading_core.pipelines.panels import current_versions, load_panel
 from trading_core.pipelines.workspace import Workspace
 from trading_core.sessions import Sessions
@@ -156,7 +156,7 @@ def test_features_of_a_session_stay_what_the_live_run_saw(
 
 
 def test_what_a_backtest_reads_is_what_the_live_session_could_use(at_once: Workspace) -> None:
-    data, bars, _ = evaluate.load_market_data(at_once, DAYS[-1])
+    data, bars, _ = market_data.load_market_data(at_once, DAYS[-1])
     column, row = data.symbols.index(RISEN), data.sessions.index(DAYS[RISE])
     assert np.isnan(data.closes[row, column])
     assert np.isfinite(data.closes[row + 1, column])
@@ -178,7 +178,7 @@ def test_nothing_is_valued_in_other_units(tmp_path: Path) -> None:
         (DAYS[first], "unit_mixup"),
         (DAYS[back], "unit_mixup"),
     ]
-    data, _, _ = evaluate.load_market_data(ws, DAYS[-1])
+    data, _, _ = market_data.load_market_data(ws, DAYS[-1])
     column = data.symbols.index("S05")
     start, end = data.sessions.index(DAYS[first]), data.sessions.index(DAYS[back])
     assert np.isnan(data.closes[start : end + 1, column]).all()

@@ -8,12 +8,11 @@ from datetime import date
 
 import pytest
 import yaml
-from tiny_market import NOW, traded
+from tiny_market import evaluated, traded
 
 from trading_core import config
 from trading_core.errors import InvalidConfigError
 from trading_core.execution.ledger import Ledger
-from trading_core.pipelines.evaluate import evaluate
 from trading_core.pipelines.infer import find_version
 from trading_core.pipelines.strategies import build_strategy, strategy_params
 from trading_core.pipelines.workspace import Workspace
@@ -39,9 +38,7 @@ def with_number(ws: Workspace, threshold: float) -> None:
 
 def test_it_decides_as_the_number_in_the_card_does(ws: Workspace) -> None:
     with_number(ws, threshold_of(ws, "net_sharpe_annual"))
-    made = evaluate(
-        ws, version="champion", strategies=[SEARCHED, NUMBER], start=None, end=None, capital=1e6, run_id="r", now=NOW
-    )
+    made = evaluated(ws, [SEARCHED, NUMBER])
     searched, number = made.strategies
     assert replace(searched, name=NUMBER) == number
     assert searched.turnover > 0.0

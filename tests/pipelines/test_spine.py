@@ -12,11 +12,11 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tiny_market import LAST, MARKET, NOW, backfilled, forecast, settings_of, traded, trained, write_market
+from tiny_market import LAST, MARKET, NOW, backfilled, evaluated, forecast, settings_of, traded, trained, write_market
 
 from trading_core import cli, config
 from trading_core.execution.ledger import Ledger
-from trading_core.pipelines import evaluate, summary, trade
+from trading_core.pipelines import summary, trade
 from trading_core.pipelines.refs import EvaluationRef
 from trading_core.pipelines.workspace import Workspace, open_workspace
 from trading_core.schema import FORECASTS
@@ -38,16 +38,7 @@ def run_spine(ws: Workspace) -> Spine:
     backfilled(ws)
     trained(ws)
     forecast(ws)
-    evaluation = evaluate.evaluate(
-        ws,
-        version="champion",
-        strategies=config.names("strategies", ws.settings),
-        start=None,
-        end=None,
-        capital=1_000_000.0,
-        run_id="evaluate",
-        now=NOW,
-    )
+    evaluation = evaluated(ws)
     for session in summary.sessions_to_trade(ws, "top10", SESSIONS, NOW).sessions:
         traded(ws, session)
     return Spine(ws, evaluation)

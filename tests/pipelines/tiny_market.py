@@ -7,22 +7,26 @@ is killed (SIGKILL) when it has committed n tables.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import yaml
 
+from trading_core import config
 from trading_core.config import Settings
-from trading_core.pipelines import backfill, infer, train
-from trading_core.pipelines.refs import ModelRef, SessionResult
+from trading_core.pipelines import backfill, evaluate, infer, train
+from trading_core.pipelines.evaluation_inputs import Wanted
+from trading_core.pipelines.refs import EvaluationRef, ModelRef, SessionResult
 from trading_core.pipelines.workspace import Workspace, open_workspace
 from trading_core.storage.tables import Predicate
 
@@ -74,6 +78,33 @@ def trained(ws: Workspace, now: datetime = NOW, **changes: Any) -> ModelRef:
     """One training of the linear model. `changes`: those of `train.prepare`."""
     request = train.prepare(ws, now=now, **{"model": "linear", "test_start": None, **changes})
     return train.run(request.request_uri, ws.settings, now)
+
+
+def evaluated(
+    ws: Workspace, strategies: Sequence[str] = (), version: str = "champion", **changes: Any
+) -> EvaluationRef:
+    """One evaluation of all strategies, or some, with little bootstrap. `changes`: those of `Wanted`, run_id."""
+    run_id, now = changes.pop("run_id", "evaluate"), changes.pop("now", NOW)
+    names = tuple(strategies) or tuple(config.names("strategies", ws.settings))
+    given = {"versions": (version,), "strategies": names, "resamples": 200, "random_portfolios": 3, **changes}
+    return evaluate.evaluate(ws, Wanted(**given), run_id=run_id, now=now)
+
+
+def paid_for(ws: Workspace, symbol: str, session: date, quantity: float) -> float:
+    """The price of a purchase of `quantity` at the open of `session`, worked out by hand from the documented costs: 4 bps of
+    spread and slippage and the square-root impact with coefficient 1, from the 20 sessions before."""
+    bars = ws.tables.read("bars").filter((pl.col("symbol") == symbol) & (pl.col("session") <= session)).sort("session")
+    events = ws.tables.read("corporate_actions").filter((pl.col("symbol") == symbol) & (pl.col("kind") == "split"))
+    rows = bars.tail(22).to_dicts()
+    ratio = dict(events.select("session", "value").iter_rows())
+    before, volumes = rows[:-1], []
+    for number, row in enumerate(before):
+        later = [value for day, value in ratio.items() if row["session"] < day <= session]
+        row["close"] /= math.prod(later)
+        volumes += [row["volume"] * math.prod(later)] if number > 0 else []
+    moves = [math.log(b["close"] / a["close"]) ** 2 for a, b in pairwise(before)]
+    sigma, adv = math.sqrt(sum(moves) / len(moves)), sum(volumes) / len(volumes)
+    return float(rows[-1]["open"] * (1.0 + 4e-4 + sigma * math.sqrt(quantity / adv)))
 
 
 def forecast(ws: Workspace, version: str = "champion", **changes: Any) -> Any:

@@ -88,6 +88,24 @@ def test_the_first_version_is_champion_the_newest_challenger(registry: Registry)
     assert registry.version("aliases", 1).aliases == ()
 
 
+def test_a_version_that_is_no_candidate_moves_no_alias(registry: Registry) -> None:
+    def add_walked(day: date) -> ModelVersion:
+        given = ("walked", run(registry, "walked"), "lstm", f"s3://bucket/{day}", "d" * 64, day, {})
+        return registry.register(*given, candidate=False)
+
+    early = add_walked(date(2024, 1, 31))
+    assert (early.aliases, early.candidate) == ((), False)
+    with pytest.raises(NoModelError, match="alias 'champion'"):
+        registry.get("walked")  # not even where there is no champion yet
+    own = add(registry, "walked", date(2024, 2, 29))
+    assert (own.aliases, own.candidate) == (("challenger", "champion"), True)
+    late = add_walked(date(2024, 3, 29))
+    assert [(v.version, v.aliases) for v in registry.list("walked")] == [(1, ()), (2, own.aliases), (3, ())]
+    assert registry.resolve("walked", date(2024, 2, 1)).version == early.version
+    assert registry.resolve("walked", date(2024, 4, 2)).version == late.version
+    assert registry.promote("walked", late.version).aliases == ("champion",)  # a person may
+
+
 def test_versions_are_resolved_as_of_a_session(registry: Registry) -> None:
     # Registered out of order: what counts is what a version knows, then its number.
     for cutoff in (date(2024, 1, 31), date(2024, 3, 29), date(2024, 2, 29), date(2024, 2, 29)):

@@ -1,4 +1,4 @@
-"""`trading evaluate-model`, `cross-validate` and `compare`: how good models are at forecasting."""
+"""`trading evaluate-model`, `cross-validate`, `walk-forward` and `compare`: how good models are at forecasting."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def add_judging(app: typer.Typer, now: Clock, run_id: RunId) -> None:
     """Adds the commands to the program; `now` reads the clock, `run_id` names a run."""
     _add_evaluate_model(app, now, run_id)
     _add_cross_validate(app, now)
+    _add_walk_forward(app, now, run_id)
     _add_compare(app, now, run_id)
 
 
@@ -117,6 +118,53 @@ def _add_cross_validate(app: typer.Typer, now: Clock) -> None:
         with training_output(as_json):
             made = pipeline.cross_validate(ws, model=name, given=given, plan=plan, test_start=day, now=now())
         show(made, as_json, rows=made.parts)
+
+
+def _add_walk_forward(app: typer.Typer, now: Clock, run_id: RunId) -> None:
+    @app.command("walk-forward")
+    def walk_forward(
+        start: Annotated[
+            datetime,
+            typer.Option(formats=["%Y-%m-%d"], help="First session that is forecast, where the first block begins."),
+        ],
+        end: End = None,
+        every: Annotated[int, typer.Option(min=5, help="Sessions between two trainings.")] = 63,
+        market: Market = "",
+        model: Model = "",
+        config_file: ModelFile = None,
+        variant: Variant = "",
+        seed: Annotated[int | None, typer.Option(min=0, help="Default: the config's.")] = None,
+        epochs: Annotated[int | None, typer.Option(min=1, help="At most so many. Default: the config's.")] = None,
+        as_json: Json = False,
+    ) -> None:
+        """Train a model anew every so many sessions and forecast each block by the version trained before it.
+
+        Run again, it takes what is there: after an interruption, or with a later --end (default: the last session with
+        features). Versions are registered without an alias, so none of them trades live. Needs features of the whole
+        history: `trading backfill`.
+        """
+        from trading_core.pipelines import walk_forward as pipeline
+
+        if config_file and model:
+            raise typer.BadParameter("give --model or --config, not both")
+        ws, given = opened(market), None
+        if config_file:
+            model, given = config.load_model_file(config_file, variant, ws.settings)
+        with training_output(as_json):
+            made = pipeline.walk_forward(
+                ws,
+                model=model or ws.settings.model,
+                given=given,
+                start=start.date(),
+                end=parsed_day(end),
+                every=every,
+                seed=seed,
+                epochs=epochs,
+                run_id=run_id(),
+                now=now(),
+                progress=lambda line: typer.echo(line, err=True),
+            )
+        show(made, as_json, rows=made.segments)
 
 
 def _add_compare(app: typer.Typer, now: Clock, run_id: RunId) -> None:

@@ -24,9 +24,9 @@ from trading_core.errors import InvalidDateRangeError, UnknownNameError
 from trading_core.metrics.returns import ReturnSummary, summarize
 from trading_core.pipelines import backfill, markets, refs, trials
 from trading_core.pipelines.after import fit_after
-from trading_core.pipelines.evaluate import load_market_data
 from trading_core.pipelines.held_out import HeldOut, held_out
 from trading_core.pipelines.learn import fit_prepared, prepare, split_before
+from trading_core.pipelines.market_data import load_market_data
 from trading_core.pipelines.markets import Trading
 from trading_core.pipelines.panels import Versions, current_versions, feature_sessions, load_panel
 from trading_core.pipelines.refs import Real

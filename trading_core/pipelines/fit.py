@@ -148,7 +148,9 @@ def _register(
 ) -> ModelRef:
     tags = {REQUEST_TAG: request.hash(), "config": request.model_name, "config_hash": card.config_hash}
     bundle = prefix  # relative to the store, which may be moved
-    version = ws.registry().register(ws.market.id, run_id, request.model_name, bundle, digest, card.cutoff, tags)
+    version = ws.registry().register(
+        ws.market.id, run_id, request.model_name, bundle, digest, card.cutoff, tags, request.candidate
+    )
     return ModelRef(
         market=version.market,
         model=version.model,

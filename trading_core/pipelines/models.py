@@ -47,7 +47,7 @@ def reusable_version(ws: Workspace, model: str, now: datetime) -> ReusableModel 
         return None
     chosen = config.load_model(model, ws.settings)
     for version in reversed(versions(ws)):
-        if version.model == model and _is_fit(ws, version, chosen, now):
+        if version.model == model and version.candidate and _is_fit(ws, version, chosen, now):
             reason = f"same configuration, cut-off {version.cutoff}"
             return ReusableModel(version.model, version.version, version.cutoff, reason)
     return None

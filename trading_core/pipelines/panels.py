@@ -139,6 +139,14 @@ def load_prices(ws: Workspace, start: date, end: date, versions: Versions) -> Pa
     return _panel(ws, prices.select(SYMBOL, SESSION), prices, [], end, versions)
 
 
+def load_columns(ws: Workspace, names: Sequence[str], start: date, end: date, versions: Versions) -> pl.DataFrame:
+    """The features `names` of sessions start..end as rows of SYMBOL, SESSION and float32 values, at fixed table versions.
+
+    Errors: UnknownNameError for a feature.
+    """
+    return _features(ws, names, Predicate(start, end), versions)
+
+
 def _panel(
     ws: Workspace, values: pl.DataFrame, prices: pl.DataFrame, names: Sequence[str], end: date, versions: Versions
 ) -> Panel:

@@ -169,8 +169,85 @@ class ForecastsRef:
 
 
 @dataclass(frozen=True, slots=True)
+class ForecastsUsed:
+    """Forecasts that an evaluation trades: of one model version, or the stitched ones of a walk-forward.
+
+    `label`: what the report calls them. `segments`: version, first and last decision session of each part, ascending.
+    """
+
+    label: str
+    model: str
+    walk_forward: str  # its id, "" for a single version
+    segments: tuple[tuple[str, date, date], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPlan:
+    """What one evaluation does, fixed before anything is simulated. `tables`: the versions of the tables that are read.
+
+    `start`: the first decision session, `end`: the last session traded. `costs`: those of the market's costs that are
+    replaced. `fill_at`: open, close or vwap. `random_portfolios`: per strategy; `resamples`: of the bootstrap.
+    """
+
+    market: str
+    evaluation_id: str
+    run_id: str
+    forecasts: tuple[ForecastsUsed, ...]
+    strategies: tuple[str, ...]
+    start: date
+    end: date
+    capital: float
+    costs: dict[str, float | None]
+    fill_at: Literal["open", "close", "vwap"]
+    seed: int
+    resamples: int
+    random_portfolios: int
+    tables: dict[str, int]
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedRef:
+    """The simulations of one strategy: files published under `prefix`, the manifest's SHA-256 being `digest`."""
+
+    strategy: str
+    prefix: str
+    digest: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One block of a walk-forward: the version that was trained before it, and the decision sessions it speaks for."""
+
+    version: int
+    digest: str  # of the version's bundle
+    cutoff: date  # before first_decision, see pipelines.walk_forward.WalkForward
+    first_decision: date
+    last_decision: date
+
+
+@dataclass(frozen=True, slots=True)
+class WalkForwardRef:
+    """A walk-forward as far as it has come. `trained`, `added`: models and forecast rows that this run has made."""
+
+    market: str
+    id: str  # what `pipelines.walk_forward.load` takes
+    model: str
+    config_hash: str
+    seed: int
+    every: int
+    start: date
+    end: date
+    trained: int
+    added: int
+    path: str  # of its JSON in the artifact store
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StrategyRow:
-    """One line of the strategy table, net of costs."""
+    """One line of the strategy table, net of costs. `p_value`: of the Sharpe ratio, robust to autocorrelation."""
 
     name: str
     benchmark: bool
@@ -183,13 +260,17 @@ class StrategyRow:
     max_drawdown: Real
     turnover: Real
     hit_ratio: Real
+    model: str = ""  # the label of the forecasts it used; "" for none
+    deflated: Real = math.nan  # probability that the Sharpe ratio is above what the best of all trials reaches by luck
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRef:
+    """What an evaluation came to. The skill is that of the first forecasts' shortest horizon."""
+
     market: str
     evaluation_id: str
-    model_version: str
+    model_version: str  # of the first forecasts: the last of its versions
     start: date
     end: date
     report: str  # path of the HTML report in the artifact store
@@ -198,6 +279,41 @@ class EvaluationRef:
     rank_ic_t: Real
     rank_ic_ceiling: Real  # what a perfect model reaches, where the market knows it; else NaN
     strategies: tuple[StrategyRow, ...]
+    tables: dict[str, str] = field(default_factory=dict)  # path of each table in the artifact store
+    trials: int = 0  # models and strategies ever scored on the market
+    pbo: Real = math.nan  # probability of backtest overfitting
+    spa_p_value: Real = math.nan  # Hansen's SPA, consistent: the best strategy does no better than the benchmark
+    mlflow_run: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ParityRow:
+    """A session on which replay and backtest differ. `what`: the first thing that does, in words."""
+
+    session: date
+    what: str
+    replay: str
+    backtest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParityRef:
+    """The daily trade replayed beside the backtest over the same sessions and stored forecasts.
+
+    `largest_difference`: of equity, relative; `difference`: the first, None where there is none.
+    """
+
+    market: str
+    strategy: str
+    account: str
+    start: date
+    end: date
+    sessions: int
+    trades: int
+    equity: Real
+    largest_difference: Real
+    agrees: bool
+    difference: ParityRow | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from trading_core.execution.broker import SimulatedBroker
 from trading_core.execution.ledger import open_orders
 from trading_core.execution.records import Decision, SessionStatus, SessionSummary
 from trading_core.pipelines.account import TradingAccount
+from trading_core.pipelines.market_data import night_before, traded_opens
 from trading_core.pipelines.quality import seen_that_day
 from trading_core.pipelines.refs import SessionResult, dump
 from trading_core.pipelines.workspace import Workspace
@@ -116,10 +117,8 @@ def _has_bars(ws: Workspace, session: date) -> bool:
 
 
 def _settle_broker(ws: Workspace, broker: SimulatedBroker, session: date) -> None:
-    bars = ws.tables.read(BARS.name, columns=[SYMBOL, SESSION, "open"], where=Predicate(session, session))
-    there = seen_that_day(ws, bars).select(SYMBOL, "open")
-    opens = {symbol: price for symbol, price in there.iter_rows() if price is not None and price > 0}
-    broker.settle_open(session, opens, actions_of(ws, session), ws.sessions.open(session))
+    night = night_before(ws, session)
+    broker.settle_open(session, traded_opens(ws, session), actions_of(ws, session), ws.sessions.open(session), night)
 
 
 def actions_of(ws: Workspace, session: date) -> list[CorporateAction]:
@@ -223,7 +222,7 @@ def _result(ws: Workspace, account: TradingAccount, session: date, kind: str, no
         held_without_forecast=len(decision.held_without_forecast) if decision else 0,
         equity=equity if equity is not None else float("nan"),
         cash=state.summary.cash if settled and state and state.summary else book.cash,
-        costs=_costs(ws, fills),
+        costs=_costs(ws, session, fills),
         report=path,
     )
     from trading_core.config import canonical_json
@@ -233,11 +232,9 @@ def _result(ws: Workspace, account: TradingAccount, session: date, kind: str, no
     return result
 
 
-def _costs(ws: Workspace, fills: Sequence[Fill]) -> float:
-    """Commission plus what spread and slippage took, in currency."""
-    rate = (ws.costs.half_spread_bps + ws.costs.slippage_bps) * 1e-4
-    total = 0.0
-    for fill in fills:
-        open_price = fill.price / (1.0 + rate) if fill.side is Side.BUY else fill.price / (1.0 - rate)
-        total += fill.commission + fill.quantity * abs(fill.price - open_price)
-    return total
+def _costs(ws: Workspace, session: date, fills: Sequence[Fill]) -> float:
+    """Commission plus what spread, slippage and impact took, in currency."""
+    opens = traded_opens(ws, session) if fills else {}
+    return math.fsum(
+        fill.commission + fill.quantity * abs(fill.price - opens.get(fill.symbol, fill.price)) for fill in fills
+    )

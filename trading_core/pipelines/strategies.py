@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import polars as pl
+
 from trading_core import config
 from trading_core.calibration.thresholds import ThresholdChoice
 from trading_core.config import StrategyConfig
-from trading_core.errors import InvalidConfigError
+from trading_core.errors import EmptyUniverseError, InvalidConfigError
 from trading_core.pipelines.workspace import Workspace
 from trading_core.portfolio.registry import strategy_entry
 from trading_core.portfolio.risk import RiskLimits
@@ -35,6 +37,29 @@ def build_strategy(ws: Workspace, chosen: StrategyConfig, name: str, model: Call
         found = _searched(ws, name, chosen.horizon, params.threshold, model())
         params = replace(params, threshold=found)
     return strategy_entry(chosen.strategy).build(params)
+
+
+def require_horizon(ws: Workspace, name: str, chosen: StrategyConfig, forecasts: pl.DataFrame) -> None:
+    """A strategy whose horizon the model does not forecast would hold nothing without a word. Errors: EmptyUniverseError."""
+    horizons = sorted(forecasts["horizon"].unique().to_list())
+    if strategy_entry(chosen.strategy).benchmark or chosen.horizon in horizons:
+        return
+    reason = f"strategy '{name}' ranks by horizon {chosen.horizon}, the model forecasts {horizons}"
+    raise EmptyUniverseError(ws.market.id, reason)
+
+
+def needs_card(chosen: StrategyConfig, name: str) -> bool:
+    """Whether a parameter is taken from the card of a model version. Errors: those of `strategy_params`."""
+    params = strategy_params(chosen, name)
+    return isinstance(params, ThresholdLongFlatParams) and isinstance(params.threshold, str)
+
+
+def may_short(chosen: StrategyConfig, name: str) -> bool:
+    """Whether the strategy of a config may hold negative positions. Errors: those of `strategy_params`."""
+    params = strategy_params(chosen, name)
+    if needs_card(chosen, name):
+        return False  # what is not complete yet cannot be built
+    return strategy_entry(chosen.strategy).build(params).short
 
 
 def _searched(ws: Workspace, name: str, horizon: int, objective: str, version: ModelVersion) -> float:

@@ -35,10 +35,10 @@ from trading_core.execution.registry import broker_entry
 from trading_core.pipelines import infer as inference
 from trading_core.pipelines import settlement
 from trading_core.pipelines.account import TradingAccount, open_account
-from trading_core.pipelines.evaluate import load_market_data, require_horizon
+from trading_core.pipelines.market_data import load_market_data, load_strategy_columns
 from trading_core.pipelines.markets import require_daily
 from trading_core.pipelines.refs import OrdersRef, SessionRef, SessionResult
-from trading_core.pipelines.strategies import build_strategy, risk_limits, strategy_params
+from trading_core.pipelines.strategies import build_strategy, require_horizon, risk_limits, strategy_params
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
 from trading_core.portfolio.decision import AccountWeights, value_account
@@ -203,7 +203,9 @@ def decide(ws: Workspace, ref: SessionRef, now: datetime) -> SessionRef:
     strategy = build_strategy(
         ws, chosen, ref.strategy, lambda: ws.registry().version(ws.market.id, int(ref.model_version))
     )
-    view = view_of(data, panel, strategy, valued, d, ref.session, d - data.first_at_or_after(first))
+    day = ref.decision_session
+    columns = load_strategy_columns(ws, strategy, data, day, day)
+    view = view_of(data, panel, strategy, valued, d, ref.session, d - data.first_at_or_after(first), columns)
     made = portfolio_decide(
         ref.strategy, strategy, view, valued, data.marks[d], ws.costs,
         chosen.fractional, chosen.min_order_notional, risk_limits(chosen),

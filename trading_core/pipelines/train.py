@@ -30,7 +30,10 @@ REQUEST_TAG = "request_hash"
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """Everything a training needs. `test_start`: the first session it must not have seen a label of."""
+    """Everything a training needs. `test_start`: the first session it must not have seen a label of.
+
+    candidate: whether the version may become the one that trades, see registry.mlflow_registry.ModelVersion.
+    """
 
     market: dict[str, Any]
     model_name: str
@@ -41,6 +44,7 @@ class TrainRequest:
     fingerprints: dict[str, str]
     reuse: bool
     requested_at: datetime
+    candidate: bool = True
 
     def hash(self) -> str:
         """Of what determines the model; two requests that differ only in when they were made are the same."""
@@ -54,6 +58,8 @@ class TrainRequest:
             "versions": self.versions,
             "fingerprints": self.fingerprints,
             "again": None if self.reuse else str(self.requested_at),
+            # A version without an alias is not what a person who trains the same config is to be given.
+            **({} if self.candidate else {"candidate": False}),
         }
         return config.config_hash(parts, 16)
 
@@ -77,16 +83,18 @@ def prepare(
     epochs: int | None = None,
     learning_rate: float | None = None,
     reuse: bool = True,
+    candidate: bool = True,
 ) -> TrainingRef:
     """Writes the request and returns its reference. By default the market's last `test_sessions` stay unseen.
 
     given: the config, where it is not one that `model` names; the version is registered under that name all the same.
+    candidate=False: no alias will point at the version, so that nothing trades with it live.
 
     Errors: ConfigError (model, features, options, an intraday market), NoDataError, TooShortHistoryError.
     """
     require_daily(ws.market)
     found = config.load_model(model, ws.settings) if given is None else given
-    chosen = _with_overrides(found, seed, epochs, learning_rate)
+    chosen = with_overrides(found, seed, epochs, learning_rate)
     check_model_config(chosen, f"model '{model}'")
     versions = current_versions(ws, chosen.features)
     request = TrainRequest(
@@ -99,6 +107,7 @@ def prepare(
         fingerprints=features.fingerprints(chosen.features),
         reuse=reuse,
         requested_at=now,
+        candidate=candidate,
     )
     return TrainingRef(ws.market.id, requests.write_request(ws, "training", request), request.hash())
 
@@ -112,9 +121,10 @@ def default_test_start(ws: Workspace, now: datetime) -> date:
     return stored[-ws.market.test_sessions]
 
 
-def _with_overrides(
+def with_overrides(
     model: ModelConfig, seed: int | None, epochs: int | None, learning_rate: float | None
 ) -> ModelConfig:
+    """The config with what a person asked for beside it; None leaves the config's own."""
     training = dict(model.training)
     if epochs is not None:
         training["epochs"] = epochs

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 
+import numpy as np
 import polars as pl
 
 from trading_core.config import config_hash as hash_of
+from trading_core.errors import CommitConflictError
 from trading_core.pipelines.workspace import Workspace
 from trading_core.schema import MONTH, TRIALS, TableSchema, month_of
 from trading_core.storage.tables import Predicate
+
+ATTEMPTS = 20  # each is lost only to another writer's commit in between
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Something that was scored: a model or strategy, which configuration of it, and the figure it is judged by."""
+
+    kind: str  # "model" or "strategy"
+    subject: str
+    config_hash: str
+    metric: str
+    value: float
 
 
 def record(
@@ -26,24 +43,62 @@ def record(
     now: datetime,
 ) -> str:
     """Records one scoring and returns its id. The same subject scored again on the same data keeps one row."""
-    trial_id = hash_of([ws.market.id, kind, subject, config_hash, metric, str(start), str(end)], 20)
-    month = month_of_row(ws, TRIALS, "trial_id", trial_id, now)
-    row = {
-        "trial_id": trial_id,
-        "recorded_at": now,
-        "kind": kind,
-        "subject": subject,
-        "config_hash": config_hash,
-        "metric": metric,
-        "value": value,
-        "start": start,
-        "end": end,
-        "source": source,
-        MONTH: month,
-    }
-    frame = pl.DataFrame([row], schema=TRIALS.columns)
-    ws.tables.replace(TRIALS.name, frame, Predicate(None, None, {MONTH: month, "trial_id": trial_id}), schema=TRIALS)
-    return trial_id
+    made = Trial(kind, subject, config_hash, metric, value)
+    return record_many(ws, [made], start=start, end=end, source=source, now=now)[0]
+
+
+def record_many(
+    ws: Workspace, trials: Sequence[Trial], *, start: date, end: date, source: str, now: datetime
+) -> list[str]:
+    """Records scorings on the same data in one commit per month and returns their ids; none is kept twice.
+
+    Errors: CommitConflictError when other writers are faster every time.
+    """
+    if not trials:
+        return []
+    ids = [
+        hash_of([ws.market.id, t.kind, t.subject, t.config_hash, t.metric, str(start), str(end)], 20) for t in trials
+    ]
+    rows = {
+        trial_id: {
+            "trial_id": trial_id, "recorded_at": now, "kind": t.kind, "subject": t.subject, "config_hash": t.config_hash,
+            "metric": t.metric, "value": t.value, "start": start, "end": end, "source": source,
+        }
+        for trial_id, t in zip(ids, trials, strict=True)
+    }  # fmt: skip
+    for attempt in range(ATTEMPTS):
+        try:
+            _write(ws, rows, now)
+            return ids
+        except CommitConflictError:
+            if attempt == ATTEMPTS - 1:
+                raise
+    return ids
+
+
+def _write(ws: Workspace, rows: dict[str, dict[str, object]], now: datetime) -> None:
+    """Puts rows into the months in which their ids stand already, new ones into that of `now`."""
+    version = ws.tables.version(TRIALS.name)
+    stored = TRIALS.empty() if version is None else ws.tables.read(TRIALS.name, version=version)
+    month_of_id = dict(stored.select("trial_id", MONTH).iter_rows())
+    new = pl.DataFrame(
+        [row | {MONTH: month_of_id.get(trial_id, month_of(now.date()))} for trial_id, row in rows.items()],
+        schema=TRIALS.columns,
+    )
+    for month in new[MONTH].unique().sort().to_list():
+        kept = stored.filter((pl.col(MONTH) == month) & ~pl.col("trial_id").is_in(list(rows)))
+        frame = pl.concat([kept.select(*TRIALS.columns), new.filter(pl.col(MONTH) == month)])
+        where = Predicate(None, None, {MONTH: month})
+        version = ws.tables.replace(TRIALS.name, frame, where, schema=TRIALS, expected=version)
+
+
+def values(ws: Workspace, *, kind: str, metric: str) -> np.ndarray:
+    """The figures of all trials of a kind that are judged by a metric; NaN for one that has none."""
+    if not ws.tables.exists(TRIALS.name):
+        return np.zeros(0)
+    found = ws.tables.read(TRIALS.name, columns=["kind", "metric", "value"])
+    found = found.filter((pl.col("kind") == kind) & (pl.col("metric") == metric))
+    return found["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
 def count(ws: Workspace, kind: str | None = None) -> int:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+_NO_CANDIDATE = {"candidate": "false"}
 _TAGS = {"model", "bundle_uri", "digest", "cutoff"}
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second: an alias that is not set
 
@@ -37,7 +38,8 @@ class ModelVersion:
     """One registered version of a market's model.
 
     name: MLflow's registered model. model: the architecture's name. digest: of the bundle's manifest. cutoff: the last
-    session whose prices the version has learned from; it may decide for later sessions only.
+    session whose prices the version has learned from; it may decide for later sessions only. candidate: whether it stands
+    for champion: one of many that a walk-forward registers, each for the sessions of its day, gets no alias by itself.
     """
 
     market: str
@@ -50,6 +52,7 @@ class ModelVersion:
     aliases: tuple[str, ...]
     run_id: str
     created_at: datetime
+    candidate: bool = True
 
 
 class Registry:
@@ -72,11 +75,13 @@ class Registry:
         curves: Mapping[str, Sequence[float]],
         files: Mapping[str, bytes],
         tags: Mapping[str, str],
+        only_by: str = "",
     ) -> str:
         """Logs one finished run into the market's experiment and returns its id.
 
         curves: a metric's value per epoch, from epoch 1. Numbers that are not finite are left out, of metrics and curves.
-        files: artifacts by path, "/"-separated.
+        files: artifacts by path, "/"-separated. only_by: one of the tags; once this run is whole, others of the market with
+        the same value of it are deleted (MLflow keeps them in its bin), so that a repeated step leaves one.
         """
         from mlflow.entities import Metric, Param
 
@@ -99,6 +104,8 @@ class Registry:
                 client.log_batch(run_id, metrics=points[start : start + 1000])
             self._log_files(run_id, files)
             client.set_terminated(run_id, "FINISHED")
+            if only_by:
+                self._delete_others(run, only_by, tags[only_by])
         return run_id
 
     def register(
@@ -110,9 +117,11 @@ class Registry:
         digest: str,
         cutoff: date,
         tags: Mapping[str, str],
+        candidate: bool = True,
     ) -> ModelVersion:
         """Registers a bundle as the market's next version: `challenger`, and `champion` too when there is none yet.
 
+        candidate=False: both aliases stay where they are. `resolve` knows the version all the same.
         Safe to be called by many processes at once: each gets a version number of its own.
         """
         name = registered_name(market)
@@ -122,6 +131,7 @@ class Registry:
             "bundle_uri": bundle_uri,
             "digest": digest,
             "cutoff": cutoff.isoformat(),
+            **({} if candidate else _NO_CANDIDATE),
         }
         with self._answers(), self._alone():
             client = self._client
@@ -130,7 +140,8 @@ class Registry:
             source = client.get_run(run_id).info.artifact_uri
             created = client.create_model_version(name, source=source, run_id=run_id, tags={**dict(tags), **own})
             version = int(created.version)
-            self._point_aliases(name, version)
+            if candidate:
+                self._point_aliases(name, version)
         return self._get(market, version)
 
     def promote(self, market: str, version: int) -> ModelVersion:
@@ -241,6 +252,13 @@ class Registry:
                     raise StoreUnreachableError(self.tracking_uri, _reason(error)) from error
         return str(found.experiment_id)
 
+    def _delete_others(self, kept: Run, tag: str, value: str) -> None:
+        """Deletes the other runs of the experiment with that tag; also those that were cut off while they were logged."""
+        query = f"tags.`{tag}` = '{value}'"
+        for run in self._client.search_runs([kept.info.experiment_id], query):
+            if run.info.run_id != kept.info.run_id:
+                self._client.delete_run(run.info.run_id)
+
     def _ensure_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
 
@@ -253,11 +271,11 @@ class Registry:
     def _point_aliases(self, name: str, version: int) -> None:
         if CHAMPION not in self._aliases(name):
             self._client.set_registered_model_alias(name, CHAMPION, str(version))
-        # Another process may register in between; the newest version there is afterwards has the alias.
+        # Another process may register in between; the newest candidate there is afterwards has the alias.
         newest = version
         while True:
             self._client.set_registered_model_alias(name, CHALLENGER, str(newest))
-            latest = max(int(found.version) for found in self._search(f"name = '{name}'"))
+            latest = max(int(found.version) for found in self._search(f"name = '{name}'") if _is_candidate(found))
             if latest <= newest:
                 return
             newest = latest
@@ -322,7 +340,12 @@ def _read(market: str, version: MlflowVersion, aliases: Mapping[str, int]) -> Mo
         aliases=tuple(sorted(alias for alias, target in aliases.items() if target == number)),
         run_id=version.run_id or "",
         created_at=datetime.fromtimestamp(version.creation_timestamp / 1000.0, UTC),
+        candidate=_is_candidate(version),
     )
+
+
+def _is_candidate(version: MlflowVersion) -> bool:
+    return not _NO_CANDIDATE.items() <= dict(version.tags or {}).items()
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,23 @@
+"""What the runs of Airflow have made to look at: each notes its HTML report, which the page of the run then shows."""
+
+from __future__ import annotations
+
+from trading_core.pipelines.refs import EvaluationPlan, EvaluationRef, ModelRef
+from trading_core.pipelines.workspace import Workspace
+from trading_core.storage.run_reports import RunReport, note_report
+
+
+def note_evaluation(ws: Workspace, plan: EvaluationPlan, made: EvaluationRef) -> RunReport:
+    """Notes the report of an evaluation under the run that planned it. Errors: those of `note_report`."""
+    models = " and ".join(used.label for used in plan.forecasts)
+    versions = ", ".join(used.segments[-1][0] for used in plan.forecasts)
+    title = f"Strategies on {ws.market.id}: {models} (version {versions}), {made.start} to {made.end}"
+    return note_report(ws.store, plan.run_id, ws.market.id, title, made.report)
+
+
+def note_training(ws: Workspace, run_id: str, made: ModelRef) -> RunReport | None:
+    """Notes the page of a training under its run; None for a version that has none. Errors: those of `note_report`."""
+    if not made.report:
+        return None
+    title = f"Training of {made.model}, version {made.version} on {ws.market.id}"
+    return note_report(ws.store, run_id, ws.market.id, title, made.report)
