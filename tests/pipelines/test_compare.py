@@ -30,7 +30,7 @@ CHOSEN = config.validate(
         "symbol": "BTC-USD",
         "start": "2019-06-01",
         "test_start": TEST.isoformat(),
-        "costs": {"commission_bps": 10.0, "half_spread_bps": 0.0, "slippage_bps": 0.0},
+        "costs": {"commission_bps": 10.0, "half_spread_bps": 0.0, "slippage_bps": 0.0, "impact_coefficient": 0.0},
         "shared": {
             "features": ["log_ret", "vol_20", "rsi_14", "dow_sin"],
             "encoder_length": 8,

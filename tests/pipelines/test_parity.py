@@ -8,9 +8,13 @@ import pytest
 import yaml
 from tiny_market import NOW
 
+from trading_core import config
 from trading_core.errors import InvalidDateRangeError, NoDataError, UnknownNameError
-from trading_core.pipelines import parity, trade
+from trading_core.execution.ledger import Ledger
+from trading_core.pipelines import controls, parity, trade
+from trading_core.pipelines.account import open_account
 from trading_core.pipelines.workspace import Workspace, open_workspace
+from trading_core.schema import Side
 
 START, END = date(2025, 5, 1), date(2025, 5, 8)
 
@@ -32,6 +36,21 @@ def test_replay_and_backtest_are_the_same_to_the_bit_of_every_trade(ws: Workspac
     assert made.largest_difference < 1e-12
     again = ran(ws, strategy)  # nothing is ordered twice
     assert again == made
+
+
+def test_a_short_account_is_flattened_by_buying_back(ws: Workspace) -> None:
+    account = ran(ws, "long-short", date(2025, 5, 2)).account
+    ledger = Ledger(ws.ledger_store())
+    before = ledger.session_state(account, date(2025, 5, 2))
+    assert before is not None
+    assert before.summary is not None
+    assert any(position.quantity < 0 for position in before.summary.positions)
+    broker = open_account(ws, account, "paper", config.load_strategy("long-short", ws.settings)).broker
+    orders = controls._closing(
+        ws, open_account(ws, account, "paper", config.load_strategy("long-short", ws.settings)), END
+    )
+    held = {position.symbol: position.quantity for position in broker.account().positions}
+    assert {o.symbol: o.quantity if o.side is Side.SELL else -o.quantity for o in orders} == held
 
 
 def test_a_difference_is_pointed_at(ws: Workspace) -> None:

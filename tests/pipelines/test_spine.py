@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from tiny_market import LAST, MARKET, NOW, backfilled, evaluated, forecast, settings_of, traded, trained, write_market
 
-from trading_core import cli, config
+from trading_core import cli
 from trading_core.execution.ledger import Ledger
 from trading_core.pipelines import summary, trade
 from trading_core.pipelines.refs import EvaluationRef
@@ -25,6 +25,9 @@ from trading_core.storage.options import StorageOptions
 # Its prepared stores are costly: one worker builds them once.
 
 SESSIONS = 2  # settled ones; a pending one comes after them
+
+
+STRATEGIES = ("top10", "top10-weekly-horizon", "long-flat", "equal-weight", "buy-and-hold")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def run_spine(ws: Workspace) -> Spine:
     backfilled(ws)
     trained(ws)
     forecast(ws)
-    evaluation = evaluated(ws)
+    evaluation = evaluated(ws, STRATEGIES)
     for session in summary.sessions_to_trade(ws, "top10", SESSIONS, NOW).sessions:
         traded(ws, session)
     return Spine(ws, evaluation)
@@ -202,7 +205,7 @@ def test_the_report_is_one_page_that_asks_nobody(where: str, request: pytest.Fix
     markup = re.sub(r"<script\b[^>]*>.*?</script>", "<script></script>", page, flags=re.S | re.I)
     assert re.findall(r"""(?:src|href|action|data)\s*=\s*["']?\s*(?:https?:)?//""", markup, flags=re.I) == []
     assert re.findall(r"<script[^>]*\bsrc\b|<iframe\b|@import|url\(\s*['\"]?(?:https?:)?//", page, flags=re.I) == []
-    for strategy in config.names("strategies", spine.ws.settings):
+    for strategy in STRATEGIES:
         assert strategy in markup
     assert "simulated" in markup
 
@@ -212,8 +215,8 @@ def test_the_evaluation_knows_the_ceiling_and_the_trials(local: Spine) -> None:
     assert {name for name, row in rows.items() if row.benchmark} == {"buy-and-hold", "equal-weight"}
     assert 0.05 < local.evaluation.rank_ic_ceiling < 0.15  # the signal that was planted is 0.1
     trials = local.ws.tables.read("trials")
-    # One training, one scoring of the model, one of each strategy.
-    assert sorted(trials["kind"]) == ["model"] * 2 + ["strategy"] * len(rows)
+    # One training, one scoring of the model, one of each strategy; of two of them four other k were looked at.
+    assert sorted(trials["kind"]) == ["model"] * 2 + ["strategy"] * (len(rows) + 2 * 4)
 
 
 def test_what_a_folder_and_a_bucket_hold_has_the_same_names(local: Spine, remote: Spine) -> None:

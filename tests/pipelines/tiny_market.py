@@ -24,7 +24,7 @@ import yaml
 
 from trading_core import config
 from trading_core.config import Settings
-from trading_core.pipelines import backfill, evaluate, infer, train
+from trading_core.pipelines import backfill, evaluate, infer, refs, train
 from trading_core.pipelines.evaluation_inputs import Wanted
 from trading_core.pipelines.refs import EvaluationRef, ModelRef, SessionResult
 from trading_core.pipelines.workspace import Workspace, open_workspace
@@ -88,6 +88,11 @@ def evaluated(
     names = tuple(strategies) or tuple(config.names("strategies", ws.settings))
     given = {"versions": (version,), "strategies": names, "resamples": 200, "random_portfolios": 3, **changes}
     return evaluate.evaluate(ws, Wanted(**given), run_id=run_id, now=now)
+
+
+def without_run(made: EvaluationRef) -> dict[str, Any]:
+    """All an evaluation says but its run in MLflow: a later one takes the place of the earlier and has a new id."""
+    return {key: value for key, value in refs.dump(made).items() if key != "mlflow_run"}
 
 
 def paid_for(ws: Workspace, symbol: str, session: date, quantity: float) -> float:

@@ -1,4 +1,4 @@
-"""`trading evaluate` and `trading parity`: what strategies would have earned, and whether the daily trade does the same."""
+"""`trading evaluate`, `sweep` and `parity`: what strategies would have earned, and whether the daily trade does the same."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ RunId = Callable[[], str]
 def add_evaluating(app: typer.Typer, now: Clock, run_id: RunId) -> None:
     """Adds the commands to the program; `now` reads the clock, `run_id` names a run."""
     _add_evaluate(app, now, run_id)
+    _add_sweep(app, now, run_id)
     _add_parity(app, now, run_id)
 
 
@@ -57,7 +58,9 @@ def _add_evaluate(app: typer.Typer, now: Clock, run_id: RunId) -> None:
         ] = None,
         fill_at: Annotated[
             Literal["open", "close", "vwap"],
-            typer.Option(help="The price of the next session that orders fill at; vwap is a proxy. The daily trade: open."),
+            typer.Option(
+                help="The price of the next session that orders fill at; vwap is a proxy. The daily trade: open."
+            ),
         ] = "open",
         seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of the portfolios drawn at random.")] = 7,
         resamples: Annotated[int, typer.Option(min=100, max=1_000_000, help="Of the bootstrap.")] = 10_000,
@@ -100,6 +103,47 @@ def _cost(text: str) -> tuple[str, float | None]:
     except ValueError:
         problem = f"'{text}': write NAME=NUMBER, such as commission_bps=0"
         raise typer.BadParameter(problem if separator else f"{problem}; the '=' is missing") from None
+
+
+def _add_sweep(app: typer.Typer, now: Clock, run_id: RunId) -> None:
+    @app.command()
+    def sweep(
+        param: Annotated[
+            list[str], typer.Option(help="A parameter and its values, such as k=5,10,20; repeat for all combinations.")
+        ],
+        strategy: Annotated[
+            str, typer.Option(help="A file of configs/strategies. Default: TRADING_STRATEGY or top10.")
+        ] = "",
+        version: Annotated[str, typer.Option(help="champion, challenger or a version number.")] = "champion",
+        market: Market = "",
+        start: Start = None,
+        end: End = None,
+        as_json: Json = False,
+    ) -> None:
+        """Simulate one strategy with many values of its parameters at once: a table, best first.
+
+        Every combination counts as a trial of the market; the probability of backtest overfitting says what choosing the
+        best of them is worth. Needs forecasts: `trading predict`.
+        """
+        from trading_core.pipelines import sweep as pipeline
+        from trading_core.pipelines.evaluation_inputs import Wanted
+
+        ws = opened(market)
+        name = strategy or ws.settings.strategy
+        wanted = Wanted((version,), (name,), start=parsed_day(start), end=parsed_day(end))
+        grid = dict(_values(text) for text in param)
+        made = pipeline.sweep(ws, wanted, grid, run_id=run_id(), now=now())
+        show(made, as_json, rows=made.variants)
+
+
+def _values(text: str) -> tuple[str, list[object]]:
+    """ "k=5,10" as a parameter and its values, each read as YAML reads it. typer.BadParameter for what is none."""
+    import yaml
+
+    name, separator, values = text.partition("=")
+    if not separator or not name.strip() or not values.strip():
+        raise typer.BadParameter(f"'{text}': write NAME=VALUE,VALUE, such as k=5,10,20")
+    return name.strip(), [yaml.safe_load(value) for value in values.split(",")]
 
 
 def _add_parity(app: typer.Typer, now: Clock, run_id: RunId) -> None:

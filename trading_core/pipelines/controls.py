@@ -62,7 +62,7 @@ def _owner(ledger: Ledger, ws: Workspace, account: str) -> AccountRecord:
 
 
 def _flatten(ws: Workspace, account: TradingAccount, owner: AccountRecord, now: datetime) -> dict[str, Any]:
-    """Cancels pending orders of the coming session and sends a sell of every position for its open."""
+    """Cancels pending orders of the coming session and closes every position at its open: sells it, or buys back a short."""
     session = ws.sessions.next(ws.sessions.last_closed(now))
     if not ws.sessions.tradable(session, now):
         session = ws.sessions.next(session)
@@ -84,7 +84,7 @@ def _flatten(ws: Workspace, account: TradingAccount, owner: AccountRecord, now: 
     state = account.ledger.session_state(account.name, session)
     if state is not None and state.status is SessionStatus.SETTLED:
         return {"session": str(session), "canceled": canceled, "sells": 0, "note": "the session is settled already"}
-    sells = _sells(ws, account, session)
+    sells = _closing(ws, account, session)
     sent = sum(send_order(account, decision, order, now, label=FLATTEN) for order in sells)
     result = settlement.settle(ws, account, account.name, session, "", now)
     return {"session": str(session), "canceled": canceled, "sells": sent, "status": result.status}
@@ -103,15 +103,19 @@ def _catch_up(ws: Workspace, account: TradingAccount, session: date, now: dateti
         raise FlattenRefusedError(account.name, reason) from error
 
 
-def _sells(ws: Workspace, account: TradingAccount, session: date) -> list[DecidedOrder]:
+def _closing(ws: Workspace, account: TradingAccount, session: date) -> list[DecidedOrder]:
     bars = ws.tables.read(
         BARS.name, columns=[SYMBOL, "session", "close"], where=Predicate(None, ws.sessions.previous(session))
     )
     close = {row[SYMBOL]: row["close"] for row in bars.sort("session").iter_rows(named=True)}
     return [
-        DecidedOrder(position.symbol, Side.SELL, position.quantity, close.get(position.symbol, position.average_price))
+        DecidedOrder(
+            position.symbol,
+            Side.SELL if position.quantity > 0 else Side.BUY,
+            abs(position.quantity),
+            close.get(position.symbol, position.average_price),
+        )
         for position in account.broker.account().positions
-        if position.quantity > 0
     ]
 
 
@@ -135,7 +139,7 @@ def _decision(ws: Workspace, account: TradingAccount, owner: AccountRecord, sess
         equity=state.cash,
         cash=state.cash,
         targets=tuple(Target(position.symbol, 0.0, None) for position in state.positions),
-        orders=tuple(_sells(ws, account, session)),
+        orders=tuple(_closing(ws, account, session)),
         held_without_forecast=(),
         rejected=(),
         decided_at=now,

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from trading_core.metrics.deflated import effective_trials
 from trading_core.pipelines import quality
 from trading_core.pipelines.evaluation_forecasts import Scored
 from trading_core.pipelines.evaluation_inputs import Inputs
@@ -95,9 +97,24 @@ def _facts(inputs: Inputs, verdict: Verdict) -> RunFacts:
         seed=plan.seed,
         trials=verdict.trials,
         bars_version=plan.tables.get(BARS.name),
-        more=(("Forecasts table", f"version {plan.tables.get(FORECASTS.name)}"), ("Evaluation", plan.evaluation_id)),
+        more=(
+            ("Forecasts table", f"version {plan.tables.get(FORECASTS.name)}"),
+            ("Evaluation", plan.evaluation_id),
+            *_independent(verdict),
+        ),
         walk_forward=_walk(inputs),
     )
+
+
+def _independent(verdict: Verdict) -> list[tuple[str, str]]:
+    """How many of the strategies here count as independent trials: beside their number, never in its place."""
+    columns = [j.simulated.returns for j in verdict.judged if not j.report.benchmark]
+    if len(columns) < 2:
+        return []
+    found = effective_trials(np.column_stack(columns))
+    if found.reason:
+        return []
+    return [("Independent among these", f"about {found.by_average_correlation:.0f} of {len(columns)} strategies")]
 
 
 def _model(inputs: Inputs, used: Any) -> ModelFacts:

@@ -99,6 +99,7 @@ def simulate(inputs: Inputs, strategy: str, now: datetime) -> SimulatedRef:
         made = _simulated(inputs, chosen, strategy, item)
         labels.append(made.label)
         files |= {f"{number}-{name}": content for name, content in _files(made).items()}
+    files["labels.json"] = json.dumps(labels).encode()
     prefix = ws.path("evaluations", plan.evaluation_id, "simulated", strategy)
     digest = ws.store.publish(prefix, files, now)
     return SimulatedRef(strategy, prefix, digest, tuple(labels))

@@ -287,6 +287,34 @@ class EvaluationRef:
 
 
 @dataclass(frozen=True, slots=True)
+class SweepRow:
+    """One combination of parameters. `p_value` and `deflated` as in StrategyRow."""
+
+    params: str
+    sharpe: Real
+    p_value: Real
+    deflated: Real
+    cagr: Real
+    max_drawdown: Real
+    turnover: Real
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRef:
+    """Many combinations of one strategy's parameters, best first. pbo: probability that choosing the best is overfitting."""
+
+    market: str
+    strategy: str
+    model: str
+    start: date
+    end: date
+    trials: int
+    pbo: Real
+    pbo_reason: str
+    variants: tuple[SweepRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ParityRow:
     """A session on which replay and backtest differ. `what`: the first thing that does, in words."""
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from trading_core.pipelines.refs import EvaluationPlan, EvaluationRef, ModelRef
+from trading_core.pipelines.refs import EvaluationPlan, EvaluationRef, ForecastsUsed, ModelRef
 from trading_core.pipelines.workspace import Workspace
 from trading_core.storage.run_reports import RunReport, note_report
 
 
 def note_evaluation(ws: Workspace, plan: EvaluationPlan, made: EvaluationRef) -> RunReport:
     """Notes the report of an evaluation under the run that planned it. Errors: those of `note_report`."""
-    models = " and ".join(used.label for used in plan.forecasts)
-    versions = ", ".join(used.segments[-1][0] for used in plan.forecasts)
-    title = f"Strategies on {ws.market.id}: {models} (version {versions}), {made.start} to {made.end}"
+    models = " and ".join(_named(used) for used in plan.forecasts)
+    title = f"Strategies on {ws.market.id}, forecasts of {models}, {made.start} to {made.end}"
     return note_report(ws.store, plan.run_id, ws.market.id, title, made.report)
+
+
+def _named(used: ForecastsUsed) -> str:
+    """A label has the version in it only where one model comes with several; two runs of one model are told apart here."""
+    version = f"v{used.segments[-1][0]}"
+    return used.label if used.walk_forward or used.label.endswith(version) else f"{used.label} {version}"
 
 
 def note_training(ws: Workspace, run_id: str, made: ModelRef) -> RunReport | None:

@@ -33,6 +33,10 @@ def build_strategy(ws: Workspace, chosen: StrategyConfig, name: str, model: Call
     `registry.bundle.load_card` raises.
     """
     params = strategy_params(chosen, name)
+    horizon = getattr(params, "horizon", chosen.horizon)
+    if horizon != chosen.horizon:
+        problem = f"horizon: {horizon} must be that of the strategy, {chosen.horizon}: its forecasts are over so many sessions"
+        raise InvalidConfigError(f"params of strategy '{name}'", [problem])
     if isinstance(params, ThresholdLongFlatParams) and isinstance(params.threshold, str):
         found = _searched(ws, name, chosen.horizon, params.threshold, model())
         params = replace(params, threshold=found)
