@@ -154,10 +154,13 @@ def train_model() -> None:
     @task(trigger_rule="none_failed_min_one_success", outlets=[MODEL])
     def register(request: dict[str, Any], *, outlet_events: Any) -> dict[str, Any]:
         """The model version the training left, as an event that starts batch_inference."""
-        from trading_core.pipelines import refs, train
+        from trading_core.pipelines import refs, run_reports, train
 
         ref = refs.load(refs.TrainingRef, request)
-        made = refs.dump(train.outcome(runtime.workspace(ref.market), ref))
+        ws = runtime.workspace(ref.market)
+        version = train.outcome(ws, ref)
+        run_reports.note_training(ws, runtime.safe_run_id(), version)
+        made = refs.dump(version)
         outlet_events[MODEL].extra = {"market": made["market"], "version": str(made["version"])}
         return made
 

@@ -31,7 +31,8 @@ def show_outcome(console: Console, outcome: Outcome, home: Installation) -> None
         promote = f".venv/bin/trading models promote --market {outcome.market} {model.version}"
         text = f"Live sessions trade with the champion, {champion}. To change that: {promote}"
         console.print(text, highlight=False, soft_wrap=True)
-    console.print(_strategies(outcome))
+    console.print(_strategies(evaluation))
+    console.print(_luck(evaluation), highlight=False, soft_wrap=True)
     console.print(_sessions(outcome))
     console.print(_executions(outcome))
     console.print(f"\nReport      {outcome.report_path}", highlight=False, soft_wrap=True)
@@ -65,25 +66,47 @@ def _table(title: str, columns: dict[str, str]) -> Table:
     return table
 
 
-def _strategies(outcome: Outcome) -> Table:
-    columns = {"strategy": "left"} | dict.fromkeys(
-        ("return", "CAGR", "vol", "Sharpe", "p", "max DD", "turnover/yr"), "right"
-    )
-    table = _table("\nStrategies net of costs; * marks a benchmark", columns)
-    for row in sorted(outcome.evaluation.strategies, key=lambda r: (r.benchmark, -r.sharpe)):
+def _strategies(evaluation: EvaluationRef) -> Table:
+    """The best first, by Sharpe ratio; what has none (it never traded) comes last. `model`: only where there are several."""
+    several = len({row.model for row in evaluation.strategies if row.model}) > 1
+    left = ["strategy", "model"] if several else ["strategy"]
+    right = ["return", "CAGR", "vol", "Sharpe", "p", "DSR", "max DD", "turns/yr"]
+    columns = dict.fromkeys(left, "left") | dict.fromkeys(right, "right")
+    table = _table("\nStrategies net of costs, the highest Sharpe ratio first; * marks a benchmark", columns)
+    for row in sorted(evaluation.strategies, key=lambda r: -r.sharpe if math.isfinite(r.sharpe) else math.inf):
         table.add_row(
             row.name + (" *" if row.benchmark else ""),
-            f"{row.total_return:+.1%}",
-            f"{row.cagr:+.1%}",
-            f"{row.volatility:.1%}",
-            f"{row.sharpe:.2f}",
-            f"{row.p_value:.3f}",
-            f"{row.max_drawdown:.1%}",
-            f"{row.turnover:.0f}x",
+            *([row.model] if several else []),
+            _figure(row.total_return, "+.1%"),
+            _figure(row.cagr, "+.1%"),
+            _figure(row.volatility, ".1%"),
+            _figure(row.sharpe, ".2f"),
+            _figure(row.p_value, ".3f"),
+            _figure(row.deflated, ".3f"),
+            _figure(row.max_drawdown, ".1%"),
+            _figure(row.turnover, ".0f") + "x",
+            style="dim" if row.benchmark else None,
         )
-    table.caption = "p: one-sided, Sharpe <= 0, robust to autocorrelation; not corrected for the number of trials."
+    table.caption = (
+        "p: one-sided, Sharpe <= 0, robust to autocorrelation; not corrected for the number of trials.\n"
+        "DSR: deflated Sharpe ratio, the probability that it is above what the best of all trials reaches by luck."
+    )
     table.caption_justify = "left"
     return table
+
+
+def _luck(evaluation: EvaluationRef) -> str:
+    """What the search for the best strategy may have found by itself."""
+    return (
+        f"Trials on this market so far: {evaluation.trials}. "
+        f"Probability of backtest overfitting (PBO): {_figure(evaluation.pbo, '.0%')}. "
+        f"That the best is no better than the benchmark (SPA): p = {_figure(evaluation.spa_p_value, '.3f')}."
+    )
+
+
+def _figure(value: float, form: str) -> str:
+    """A number, or a dash where there is none."""
+    return format(value, form) if math.isfinite(value) else "–"
 
 
 def _sessions(outcome: Outcome) -> Table:

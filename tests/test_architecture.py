@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "plugins": {"sessions", "errors", "serving"},
     "launcher": {"config", "errors", "pipelines"},
 }
-LATER = {"monitoring", "serving"}  # rooms of a later round
+LATER = {"monitoring"}  # rooms of a later round
 # Rooms that Airflow loads again and again may import these only where the import runs late: in a function.
 ONLY_INSIDE_FUNCTIONS: dict[str, set[str]] = {"dags": {"pipelines"}, "plugins": {"sessions", "errors", "serving"}}
 

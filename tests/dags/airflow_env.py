@@ -76,14 +76,19 @@ def import_what_airflow_brings() -> None:
 
 def facts(probes: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
     import_what_airflow_brings()
+    from airflow import plugins_manager
     from airflow.dag_processing.dagbag import BundleDagBag
     from airflow.utils.dag_version_inflation_checker import check_dag_file_stability
 
     before = set(sys.modules)
     bag = BundleDagBag(dag_folder=str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
+    views = [view for plugin in plugins_manager._get_plugins()[0] for view in plugin.external_views]
     loaded = {name.split(".")[0] for name in set(sys.modules) - before}
     return {
         "import_errors": dict(bag.import_errors),
+        "plugin_errors": {str(name): str(error) for name, error in plugins_manager.get_import_errors().items()},
+        "views": [[view["name"], view["destination"], view["href"]] for view in views],
+        "ours": sorted(name for name in sys.modules if name.startswith("trading_core.")),
         "heavy_modules": sorted(loaded & set(HEAVY)),
         "dags": {dag_id: _dag_facts(dag) for dag_id, dag in bag.dags.items()},
         "accepted": [_accepts(bag.dags[dag_id], param, value) for dag_id, param, value in probes],

@@ -14,6 +14,7 @@ from airflow_env import DAGS, HEAVY, REPOSITORY, airflow_environment, parse_dags
 
 from launcher import job
 from trading_core import config, errors
+from trading_core.pipelines.evaluation_inputs import Wanted
 
 DAG_IDS = {"feature_backfill", "train_model", "tune_model", "batch_inference", "evaluate_strategies", "daily_trade"}
 DAG_IDS |= {"controls"}
@@ -46,8 +47,26 @@ REFUSED: list[tuple[str, str, Any]] = [
     ("batch_inference", "start", "2024-02-30"),
     ("evaluate_strategies", "strategies", []),
     ("evaluate_strategies", "strategies", ["no-such-strategy"]),
+    ("evaluate_strategies", "strategies", None),  # what the form sends when the last one is taken away
     ("evaluate_strategies", "capital", 0),
-    ("evaluate_strategies", "version", "latest"),
+    ("evaluate_strategies", "versions", ["champion", "latest"]),
+    ("evaluate_strategies", "versions", "champion"),
+    ("evaluate_strategies", "versions", ["0"]),
+    ("evaluate_strategies", "walk_forwards", ["../escape"]),
+    ("evaluate_strategies", "fill_at", "noon"),
+    ("evaluate_strategies", "end", "31.12.2024"),
+    ("evaluate_strategies", "random_portfolios", -1),
+    ("evaluate_strategies", "random_portfolios", 10_001),
+    ("evaluate_strategies", "seed", 2**31),
+    ("evaluate_strategies", "strategies_per_task", 0),
+    ("evaluate_strategies", "commission_bps", -1),
+    ("evaluate_strategies", "half_spread_bps", 1000.5),
+    ("evaluate_strategies", "slippage_bps", "two"),
+    ("evaluate_strategies", "impact_coefficient", 11),
+    ("evaluate_strategies", "max_participation", 0),
+    ("evaluate_strategies", "max_participation", 1.5),
+    ("evaluate_strategies", "borrow_bps_annual", 10_001),
+    ("evaluate_strategies", "interest_bps_annual", -0.5),
     ("daily_trade", "strategy", "no-such-strategy"),
     ("daily_trade", "session", "2024-2-1"),
     ("daily_trade", "replay", "../escape"),
@@ -76,6 +95,16 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("batch_inference", "version", "17"),
     ("evaluate_strategies", "strategies", ["top10"]),
     ("evaluate_strategies", "capital", 25_000),
+    ("evaluate_strategies", "versions", ["champion", "challenger", "17"]),
+    ("evaluate_strategies", "versions", ["champion", ""]),  # a new line after the last name
+    ("evaluate_strategies", "versions", None),  # walk-forwards alone
+    ("evaluate_strategies", "walk_forwards", ["0123456789abcdef"]),
+    ("evaluate_strategies", "fill_at", "vwap"),
+    ("evaluate_strategies", "random_portfolios", 0),
+    ("evaluate_strategies", "strategies_per_task", 1),
+    ("evaluate_strategies", "commission_bps", 0),
+    ("evaluate_strategies", "max_participation", 1),
+    ("evaluate_strategies", "interest_bps_annual", None),
     ("daily_trade", "strategy", "equal-weight"),
     ("daily_trade", "session", "2026-11-27"),
     ("daily_trade", "replay", "what-if-1"),
@@ -137,7 +166,7 @@ def test_assets_join_model_forecasts_and_evaluation(dags: dict[str, Any]) -> Non
         "feature_backfill.publish": "trading_features",
         "train_model.register": "trading_model",
         "batch_inference.publish": "trading_forecasts",
-        "evaluate_strategies.evaluate": "trading_evaluation",
+        "evaluate_strategies.compare": "trading_evaluation",
     }
 
 
@@ -191,8 +220,16 @@ def test_a_search_is_mapped_over_its_workers_and_keeps_to_the_pool_of_trainings(
     assert tasks["search"]["downstream"] == ["best"]
 
 
-def test_errors_that_are_not_retried_exist() -> None:
-    tree = ast.parse((DAGS / "daily_trade.py").read_text())
+def test_an_evaluation_is_mapped_over_batches_of_strategies_and_judges_them_together(dags: dict[str, Any]) -> None:
+    tasks = dags["evaluate_strategies"]["tasks"]
+    after = {name: set(task["downstream"]) for name, task in tasks.items()}
+    assert after == {"targets": {"plan"}, "plan": {"simulate", "compare"}, "simulate": {"compare"}, "compare": set()}
+    assert {name for name, task in tasks.items() if task["mapped"]} == {"simulate"}
+
+
+@pytest.mark.parametrize("dag_id", ["daily_trade", "evaluate_strategies"])
+def test_errors_that_are_not_retried_exist(dag_id: str) -> None:
+    tree = ast.parse((DAGS / f"{dag_id}.py").read_text())
     names = next(
         ast.literal_eval(node.value)
         for node in tree.body
@@ -234,6 +271,31 @@ def test_defaults_are_those_of_the_settings(dags: dict[str, Any]) -> None:
     assert dags["daily_trade"]["params"]["strategy"]["default"] == settings["strategy"].default
 
 
+def test_an_evaluation_from_the_form_is_the_one_of_the_command_line(dags: dict[str, Any]) -> None:
+    """The DAG file cannot import the pipelines when it is parsed; the defaults that it repeats are theirs all the same."""
+    params = dags["evaluate_strategies"]["params"]
+    wanted = Wanted(versions=("champion",), strategies=tuple(config.names("strategies")))
+    for name in ("start", "end", "capital", "fill_at", "seed", "random_portfolios"):
+        assert params[name]["default"] == getattr(wanted, name)
+    assert params["versions"]["default"] == list(wanted.versions)
+    assert params["walk_forwards"]["default"] is None
+    assert params["strategies"]["default"] == list(wanted.strategies)
+
+
+def test_every_cost_of_a_market_can_be_replaced_within_its_bounds(dags: dict[str, Any]) -> None:
+    costs = {
+        name: p
+        for name, p in dags["evaluate_strategies"]["params"].items()
+        if "costs" in p["schema"].get("section", "")
+    }
+    assert set(costs) == set(config.CostConfig.model_fields)
+    for name, param in costs.items():
+        assert param["default"] is None
+        for bound in ("minimum", "maximum"):
+            if bound in param["schema"]:
+                config.validate(config.CostConfig, {name: param["schema"][bound]}, name)
+
+
 @pytest.mark.parametrize("index", range(len(REFUSED)), ids=[f"{d}-{p}-{v}"[:60] for d, p, v in REFUSED])
 def test_wrong_values_are_refused(verdicts: list[bool], index: int) -> None:
     assert verdicts[index] is False
@@ -247,8 +309,15 @@ def test_right_values_are_taken(verdicts: list[bool], index: int) -> None:
 # --- what parsing costs -----------------------------------------------------------------------------------------------
 
 
-def test_parsing_loads_nothing_heavy(parsed: dict[str, Any]) -> None:
+def test_parsing_and_the_plugins_load_nothing_heavy(parsed: dict[str, Any]) -> None:
     assert parsed["heavy_modules"] == []
+    assert not any(name.startswith(("trading_core.serving", "trading_core.storage")) for name in parsed["ours"])
+
+
+def test_runs_and_tasks_have_a_tab_with_their_report(parsed: dict[str, Any]) -> None:
+    assert parsed["plugin_errors"] == {}
+    ours = [view for view in parsed["views"] if view[0] == "Report"]
+    assert ours == [["Report", place, "trading/report/{DAG_ID}/{RUN_ID}"] for place in ("dag_run", "task_instance")]
 
 
 def test_what_dags_import_of_ours_is_light(tmp_path: Path) -> None:

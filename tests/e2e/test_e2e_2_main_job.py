@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import exchange_calendars
+import httpx
 from platform_harness import MARKET, SESSIONS, Pass, Platform
 
 LIVE = f"paper-{MARKET}-top10"
@@ -19,6 +22,7 @@ def test_it_ends_with_code_0_and_says_what_came_of_it(first_pass: Pass) -> None:
         "\ntraining ...",
         "Forecasts of linear v1",
         "buy-and-hold *",
+        "Probability of backtest overfitting",
         "Trading sessions",
         "Executions",
         "Report",
@@ -53,6 +57,20 @@ def test_every_step_was_a_dag_run_of_its_own_and_succeeded(platform: Platform, f
         ours = [r for r in platform.runs(dag_id) if r["run_type"] in ("manual", "asset_triggered")]
         assert {r["state"] for r in ours} == {"success"}, (dag_id, ours)
     assert {r["run_type"] for r in platform.runs("batch_inference")[-1:]} == {"asset_triggered"}
+
+
+def test_the_reports_open_in_airflow_for_who_is_logged_in(platform: Platform, first_pass: Pass) -> None:
+    """Airflow's own app with its login; who may see what is decided there."""
+    for dag_id in ("train_model", "evaluate_strategies", "feature_backfill"):
+        run_id = next(run["dag_run_id"] for run in platform.runs(dag_id)[::-1] if run["run_type"] != "scheduled")
+        url = f"{platform.home.base_url}/trading/report/{dag_id}/{quote(run_id, safe='')}"
+        assert httpx.get(url).status_code == 401
+        assert httpx.get(url, headers={"Authorization": "Bearer x.y.z"}).status_code == 403
+        found = platform.api._client.get(url)
+        assert found.status_code == (404 if dag_id == "feature_backfill" else 200)
+        assert found.headers["content-type"] == "text/html; charset=utf-8"
+        assert found.headers["content-security-policy"].startswith("default-src 'none'")
+        assert f"{'makes no report' if found.is_error else MARKET}" in found.text
 
 
 def test_a_second_pass_trains_nothing_and_orders_nothing(

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from platform_harness import MARKET, Pass, Platform, until
 
+from trading_core.pipelines import parity
+
 # Around a long weekend: every weekday but Presidents' Day. A whole month is the same command with other dates.
 DAYS = [date(2023, 2, 16) + timedelta(days=n) for n in range(9)]
 DAYS = [day for day in DAYS if day.weekday() < 5 and day != date(2023, 2, 20)]
@@ -115,6 +117,14 @@ def test_sessions_are_settled_in_order_on_one_replay_account(backfills: Backfill
     settled = [state.summary.settled_at for state, *_ in backfills.ledger]
     assert settled == sorted(settled)
     assert sum(len(orders) for _, _, orders, _ in backfills.ledger) >= 10  # the first session alone buys ten names
+
+
+def test_the_backfilled_sessions_are_those_of_the_backtest(platform: Platform, backfills: Backfills) -> None:
+    """What Airflow traded, session by session in its own tasks, beside the engine over the same stored forecasts."""
+    found = parity.compare_account(platform.workspace(), ACCOUNT)
+    assert found.difference is None
+    assert (found.sessions, found.agrees) == (COUNT, True)
+    assert found.largest_difference < 1e-9
 
 
 def test_sessions_run_again_make_no_new_order_and_change_no_record(backfills: Backfills) -> None:

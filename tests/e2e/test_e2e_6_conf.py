@@ -23,6 +23,8 @@ from launcher.airflow_api import AirflowApiError
         ("batch_inference", {"version": "best"}, "best"),
         ("evaluate_strategies", {"strategies": ["luck"]}, "luck"),
         ("evaluate_strategies", {"capital": 0}, "capital"),
+        ("evaluate_strategies", {"versions": ["champion", "best"]}, "best"),
+        ("evaluate_strategies", {"max_participation": 2}, "max_participation"),
         ("daily_trade", {"replay": "Not A Name"}, "Not A Name"),
         ("controls", {"action": "explode"}, "explode"),
     ],

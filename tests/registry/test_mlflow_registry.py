@@ -70,6 +70,24 @@ def test_numbers_that_are_not_finite_are_left_out_and_files_lie_in_folders(regis
         assert Path(client.download_artifacts(run_id, name, str(tmp_path))).read_bytes() == data
 
 
+def test_a_repeated_step_leaves_one_run_of_its_tag(registry: Registry) -> None:
+    from mlflow.tracking import MlflowClient
+
+    def log(identity: str, market: str = "repeated", only_by: str = "evaluation_id") -> str:
+        return registry.log_run(market, "e", {}, {"a": 1.0}, {}, {}, {"evaluation_id": identity}, only_by)
+
+    other, elsewhere, plain = log("b"), log("a", market="elsewhere"), log("a", only_by="")
+    first = log("a")  # takes the place of `plain`, which was logged without asking for that
+    client = MlflowClient(registry.tracking_uri, registry.tracking_uri)
+    cut_off = client.create_run(client.get_run(first).info.experiment_id, tags={"evaluation_id": "a"}).info.run_id
+    second = log("a")
+    stages = {
+        name: client.get_run(name).info.lifecycle_stage for name in (other, elsewhere, plain, first, cut_off, second)
+    }
+    kept = {name for name, stage in stages.items() if stage == "active"}
+    assert kept == {other, elsewhere, second}
+
+
 def test_the_first_version_is_champion_the_newest_challenger(registry: Registry) -> None:
     first = add(registry, "aliases", date(2024, 1, 31))
     assert first.version == 1

@@ -1,7 +1,7 @@
 """Stored forecasts + bars -> what each strategy would have earned beside the benchmarks, with a report and its trials.
 
-Three steps, so that Airflow can map over strategies: `plan` fixes what is read, `simulate` runs one strategy, `compare` judges
-them together. `evaluate` is all three in one process.
+Three steps, so that Airflow can map over strategies: `plan` fixes what is read, `simulate_some` runs some of them,
+`compare` judges all together. `evaluate` is all three in one process.
 """
 
 from __future__ import annotations

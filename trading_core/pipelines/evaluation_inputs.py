@@ -96,7 +96,7 @@ def make_plan(ws: Workspace, wanted: Wanted, run_id: str) -> EvaluationPlan:
     tables = _table_versions(ws)
     used = [_of_version(ws, version, wanted, tables) for version in chosen]
     used += [_of_walk(ws, walk, wanted) for walk in dict.fromkeys(wanted.walk_forwards)]
-    forecasts = _labelled(used)
+    forecasts = _labelled(list(dict.fromkeys(used)))  # two names of one version are one
     start = max(item.segments[0][1] for item in forecasts)
     end = wanted.end or ws.tables.last_session(BARS.name) or start
     if start >= end:
