@@ -25,7 +25,7 @@ RUN useradd --uid 50000 --create-home trading \
     && chown -R trading: var /opt/airflow /opt/mlflow /opt/numba
 USER trading
 
-# The features' machine code; a worker whose processor differs compiles its own.
-RUN python -m trading_core.features.compile
+# The machine code of features and accounts; a worker whose processor differs compiles its own.
+RUN python -m trading_core.features.compile && python -m trading_core.portfolio.compile
 
 CMD ["trading", "--help"]

@@ -44,6 +44,7 @@ run: setup  ## the main job through Airflow: backfill, training, inference, eval
 
 test: setup  ## the tests; all but those of test-thorough
 	@$(BIN)/python -m trading_core.features.compile  # once, or each worker and each process that a test starts would do it
+	@$(BIN)/python -m trading_core.portfolio.compile
 	@$(BIN)/python -m pytest -n 3 -m "$(MARKED)" $(TESTS)
 
 test-thorough:  ## the rest of them: kills, races, random orders, whole other programs

@@ -65,7 +65,7 @@ def _run(home: Installation, market: config.MarketConfig, model: str, strategy: 
     ours = not supervisor.running(home)
     if not ours:
         _require_calendar(market, supervisor.scheduled_market(home), home.settings)
-    compiling = _compile_features()
+    compiling = _compile_kernels()
     try:
         if ours:
             with progress.step("Airflow: database and services"):
@@ -171,9 +171,10 @@ def _require_calendar(market: config.MarketConfig, scheduled: str, settings: con
         )
 
 
-def _compile_features() -> subprocess.Popen[bytes]:
-    """Compiles the features' kernels while the services start: the mapped tasks that need them begin at the same time."""
-    command = [sys.executable, "-m", "trading_core.features.compile"]
+def _compile_kernels() -> subprocess.Popen[bytes]:
+    """Compiles all kernels while the services start: the mapped tasks that need them begin at the same time."""
+    both = "from trading_core.features import compile as f; from trading_core.portfolio import compile as p; f.main(); p.main()"
+    command = [sys.executable, "-c", both]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
