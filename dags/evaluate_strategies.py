@@ -150,7 +150,7 @@ def evaluate_strategies() -> None:
         from trading_core.pipelines.evaluation_inputs import Wanted
         from trading_core.pipelines.evaluation_targets import EvaluationTarget, batches
 
-        params, plans = runtime.form(), []
+        params, asked_for = runtime.form(), []
         for target in (refs.load(EvaluationTarget, each) for each in wanted):
             asked = Wanted(
                 versions=target.versions,
@@ -164,7 +164,8 @@ def evaluate_strategies() -> None:
                 seed=params["seed"],
                 random_portfolios=params["random_portfolios"],
             )
-            plans.append(pipeline.plan(runtime.workspace(target.market), asked, runtime.safe_run_id()))
+            asked_for.append((runtime.workspace(target.market), asked))
+        plans = pipeline.plan_each(asked_for, runtime.safe_run_id(), progress=print)
         ti.xcom_push("plans", [refs.dump(made) for made in plans])
         return [refs.dump(batch) for batch in batches(plans, params["strategies_per_task"])]
 

@@ -44,34 +44,25 @@ def test_free_is_free() -> None:
     assert FREE.cash_per_share(Side.BUY, 12.34) == FREE.cash_per_share(Side.SELL, 12.34) == 12.34
 
 
-@pytest.mark.parametrize("name", ["commission_bps", "half_spread_bps", "slippage_bps"])
-@pytest.mark.parametrize("rate", [-0.1, 1000.1, float("nan"), float("inf")])
-def test_rates_outside_their_bounds_are_refused(name: str, rate: float) -> None:
-    with pytest.raises(ValueError, match=f"{name} is .* between 0 and 1000 bps"):
-        CostModel(**{name: rate})
+RATES = [
+    "commission_bps", "half_spread_bps", "slippage_bps", "impact_coefficient", "borrow_bps_annual", "interest_bps_annual",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("rate", [0.0, 1000.0])
-def test_the_bounds_themselves_are_allowed(rate: float) -> None:
-    assert CostModel(commission_bps=rate).commission_bps == rate
+@pytest.mark.parametrize("name", RATES)
+def test_rates_are_finite_and_not_below_zero(name: str) -> None:
+    for rate in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"{name} is .*a finite number of at least 0"):
+            CostModel(**{name: rate})
+    for rate in (0.0, 20_000.0):  # what is plausible is bounded in a market's config
+        assert getattr(CostModel(**{name: rate}), name) == rate
 
 
-@pytest.mark.parametrize(
-    ("name", "bad", "words"),
-    [
-        ("impact_coefficient", -0.1, "between 0 and 10"),
-        ("impact_coefficient", 10.5, "between 0 and 10"),
-        ("borrow_bps_annual", 10_001.0, "between 0 and 10000 bps"),
-        ("interest_bps_annual", -1.0, "between 0 and 10000 bps"),
-        ("interest_bps_annual", float("nan"), "between 0 and 10000 bps"),
-        ("max_participation", 0.0, "above 0 and be at most 1"),
-        ("max_participation", 1.1, "above 0 and be at most 1"),
-        ("max_participation", float("nan"), "above 0 and be at most 1"),
-    ],
-)
-def test_what_depends_on_size_and_time_has_bounds_too(name: str, bad: float, words: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} is .*{words}"):
-        CostModel(**{name: bad})
+@pytest.mark.parametrize("share", [0.0, -0.2, 1.1, float("nan")])
+def test_a_share_of_the_volume_lies_above_zero_and_is_at_most_all_of_it(share: float) -> None:
+    with pytest.raises(ValueError, match=r"max_participation is .* above 0 and be at most 1"):
+        CostModel(max_participation=share)
+    assert CostModel(max_participation=1.0).max_participation == 1.0
 
 
 def test_rates_are_the_same_as_fractions() -> None:

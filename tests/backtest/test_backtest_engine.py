@@ -151,6 +151,36 @@ def test_unusable_weights_stop_the_backtest_with_the_name():
         backtest(MarketData.from_frames(frame({"A": [1, 1]}, {"A": [1, 1]})), None, Broken())
 
 
+def test_signals_of_another_shape_are_refused_before_compiled_code_reads_them():
+    class Short(TopK):
+        def signals(self, inputs):
+            return inputs.score[1:]
+
+    class Narrow(TopK):
+        def signals(self, inputs):
+            return inputs.score[:, :1]
+
+    data = MarketData.from_frames(frame({"A": [1, 1, 1], "B": [1, 1, 1]}, {"A": [1, 1, 1], "B": [1, 1, 1]}))
+    for wrong, shape in ((Short, r"\(1, 2\)"), (Narrow, r"\(2, 1\)")):
+        with pytest.raises(StrategyOutputError, match=rf"signals have shape {shape}; expected \(2, 2\)"):
+            backtest(data, [[1, 0]] * 3, wrong(TopKParams(1)))
+
+
+def test_a_subclass_that_decides_otherwise_is_asked_as_it_is_live():
+    class Nothing(TopK):
+        def decide(self, view):
+            return np.zeros_like(super().decide(view))
+
+    data = MarketData.from_frames(frame({"A": [1, 1, 1]}, {"A": [1, 1, 1]}))
+    assert backtest(data, [[1]] * 3, Nothing(TopKParams(1))).trades.is_empty()
+
+
+def test_a_lower_limit_of_gross_scales_what_a_strategy_wants():
+    data = MarketData.from_frames(frame({"A": [1, 1, 1]}, {"A": [1, 1, 1]}))
+    result = backtest(data, [[1]] * 3, TopK(TopKParams(1)), limits=RiskLimits(max_position=1.0, max_gross=0.5))
+    assert result.gross[1:].tolist() == [0.5, 0.5]
+
+
 # --- over a random market -------------------------------------------------------------------------------------------
 
 

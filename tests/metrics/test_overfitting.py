@@ -76,12 +76,17 @@ def test_one_that_is_better_is_better_afterwards():
     assert (found.combinations, found.blocks) == (12_870, 16)
 
 
-def test_equal_ranks_are_shared():
-    """Copies of one variant rank in the middle, wherever they are chosen: a logit of 0, which counts as the worse half."""
-    one = np.random.default_rng(4).normal(0, 0.01, 80)
-    found = backtest_overfitting(np.column_stack([one, one, one]), ("a", "b", "c"), 4)
-    assert np.abs(found.logits).max() == 0.0
-    assert found.pbo == 1.0
+def test_a_variant_that_is_another_one_counts_once():
+    """Copies would rank in the middle wherever they are chosen, and each such split count as overfitted."""
+    one, two = np.random.default_rng(4).normal(0, 0.01, (2, 80))
+    alone = backtest_overfitting(np.column_stack([one, one, one]), ("a", "b", "c"), 4)
+    assert math.isnan(alone.pbo)
+    assert alone.reason == "fewer than two variants can be compared"
+    assert [(e.name, e.reason) for e in alone.excluded] == [(n, "its returns are those of a") for n in ("b", "c")]
+    pair = backtest_overfitting(np.column_stack([one, two]), ("a", "b"), 4)
+    tripled = backtest_overfitting(np.column_stack([one, one, two]), ("a", "b", "c"), 4)
+    assert tripled.pbo == pair.pbo
+    np.testing.assert_array_equal(tripled.logits, pair.logits)
 
 
 def test_a_short_record_is_cut_into_fewer_blocks():

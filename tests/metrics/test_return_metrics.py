@@ -24,9 +24,10 @@ def test_after_ruin_nothing_has_a_return():
     ruined = np.array([100.0, 50.0, -10.0, -20.0])
     np.testing.assert_allclose(m.simple_returns(ruined), [-0.5, -1.2, np.nan])
     summary = m.summarize(ruined, np.zeros(4))
-    assert summary.total_return == pytest.approx(-1.2)
+    assert summary.total_return == summary.cagr == -1.0
+    assert m.total_return(np.array([100.0, -10.0, 110.0])) == -1.0  # nobody lends the way back
     assert summary.max_drawdown == pytest.approx(-1.2)
-    for figure in ("cagr", "volatility_annual", "sharpe_annual", "sortino_annual", "calmar", "hit_ratio"):
+    for figure in ("volatility_annual", "sharpe_annual", "sortino_annual", "calmar", "hit_ratio"):
         assert math.isnan(getattr(summary, figure)), figure
     for figure in ("value_at_risk", "conditional_value_at_risk", "skewness", "kurtosis"):
         assert math.isnan(getattr(summary, figure)), figure

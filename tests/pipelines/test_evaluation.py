@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from datetime import date
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,7 @@ import pytest
 from tiny_market import NOW, evaluated, without_run
 
 from trading_core.errors import DuplicateKeysError, InvalidConfigError, NoDataError
-from trading_core.pipelines import evaluate, refs, sweep
+from trading_core.pipelines import evaluate, refs, sweep, trials
 from trading_core.pipelines.evaluation_inputs import Wanted
 from trading_core.pipelines.refs import EvaluationRef
 from trading_core.pipelines.workspace import Workspace
@@ -68,12 +69,13 @@ def test_json_is_strict_and_says_the_same(shared: tuple[Workspace, EvaluationRef
 
 def test_every_strategy_and_every_other_k_is_a_trial(shared: tuple[Workspace, EvaluationRef]) -> None:
     ws, made = shared
-    trials = ws.tables.read(TRIALS.name).filter(pl.col("source") == made.evaluation_id)
-    subjects = set(trials.filter(pl.col("kind") == "strategy")["subject"])
-    others = {f"{name} · linear, k = {k}" for name in NAMES[:2] for k in (1, 5, 20, 50)}
-    assert subjects == {f"{name} · linear" for name in NAMES[:2]} | set(NAMES[2:]) | others
-    assert trials["trial_id"].n_unique() == len(trials)
-    assert made.trials == len(ws.tables.read(TRIALS.name))
+    found = ws.tables.read(TRIALS.name).filter(
+        (pl.col("source") == made.evaluation_id) & (pl.col("kind") == "strategy")
+    )
+    # Two strategies that are no benchmarks, each with its own k and four others.
+    assert dict(found.group_by("subject").len().iter_rows()) == {f"{name} · linear": 5 for name in NAMES[:2]}
+    assert found["trial_id"].n_unique() == len(found)
+    assert made.trials == ws.tables.read(TRIALS.name).filter(pl.col("kind") == "strategy").height
 
 
 def test_it_says_the_same_in_steps_as_at_once(shared: tuple[Workspace, EvaluationRef]) -> None:
@@ -177,10 +179,39 @@ def test_a_sweep_is_every_combination_and_every_one_is_counted(ws: Workspace) ->
     assert [row.sharpe for row in made.variants] == sorted((row.sharpe for row in made.variants), reverse=True)
     assert len(ws.tables.read(TRIALS.name)) == before + 4
     assert 0.0 <= made.pbo <= 1.0
-    # The same as one by one.
+    # The same as one by one, and no trial more.
     (alone,) = sweep.sweep(ws, wanted, {"k": [5], "buffer": [10]}, run_id="s", now=NOW).variants
     assert alone == next(row for row in made.variants if row.params == "k = 5, buffer = 10")
     with pytest.raises(InvalidConfigError, match=r"k is 0; it must lie between 1 and 1000"):
         sweep.sweep(ws, wanted, {"k": [0]}, run_id="s", now=NOW)
     with pytest.raises(InvalidConfigError, match=r"kk: unknown key; allowed: k, reweight, buffer"):
         sweep.sweep(ws, wanted, {"kk": [1]}, run_id="s", now=NOW)
+
+
+def test_what_a_few_sessions_scored_counts_and_does_not_widen_the_luck_of_a_year(ws: Workspace) -> None:
+    start, end = date(2024, 1, 2), date(2024, 12, 31)
+    for number in range(6):
+        whole = trials.Trial("strategy", "a", f"w{number}", "sharpe_annual", 0.1 * number)
+        trials.record_many(ws, [whole], start=start, end=end, source="t", now=NOW)
+    before = trials.sharpe_ratios(ws, start, end)
+    short = trials.Trial("strategy", "a", "short", "sharpe_annual", 53.9)
+    trials.record_many(ws, [short], start=date(2024, 12, 27), end=end, source="t", now=NOW)
+    after = trials.sharpe_ratios(ws, start, end)
+    assert len(after) == len(before) + 1
+    assert np.nanvar(after) == np.nanvar(before)
+    assert np.nanmax(trials.sharpe_ratios(ws, date(2024, 12, 27), end)) == 53.9
+
+
+def test_a_benchmark_and_other_costs_are_no_trials(ws: Workspace) -> None:
+    before = len(ws.tables.read(TRIALS.name))
+    evaluated(ws, ["equal-weight", "buy-and-hold"])
+    assert len(ws.tables.read(TRIALS.name)) == before + 1  # the model
+    evaluated(ws, ["top10"], costs={"commission_bps": 0.0})
+    assert len(ws.tables.read(TRIALS.name)) == before + 1
+
+
+def test_two_names_of_one_version_are_one_and_nothing_to_simulate_is_said(ws: Workspace) -> None:
+    plan = evaluate.plan(ws, Wanted(("champion", "1"), ("top10",)), "r")
+    assert [used.label for used in plan.forecasts] == ["linear"]
+    with pytest.raises(InvalidConfigError, match="The evaluation"):
+        evaluate.compare(ws, plan, [], NOW)

@@ -215,8 +215,8 @@ def test_the_evaluation_knows_the_ceiling_and_the_trials(local: Spine) -> None:
     assert {name for name, row in rows.items() if row.benchmark} == {"buy-and-hold", "equal-weight"}
     assert 0.05 < local.evaluation.rank_ic_ceiling < 0.15  # the signal that was planted is 0.1
     trials = local.ws.tables.read("trials")
-    # One training, one scoring of the model, one of each strategy; of two of them four other k were looked at.
-    assert sorted(trials["kind"]) == ["model"] * 2 + ["strategy"] * (len(rows) + 2 * 4)
+    # One training, one scoring of the model, one of each strategy that is no benchmark, and four other k of two of them.
+    assert sorted(trials["kind"]) == ["model"] * 2 + ["strategy"] * (3 + 2 * 4)
 
 
 def test_what_a_folder_and_a_bucket_hold_has_the_same_names(local: Spine, remote: Spine) -> None:

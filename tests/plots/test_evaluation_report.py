@@ -142,7 +142,7 @@ def test_every_part_is_there(page):
         "Strategy by strategy", "Return by month", "The forecasts", "Volatility of the market", "Number of positions",
         "Overfitting", "What stands out in this run", "Quality of the bars", "(survivorship)",
         "2,000 of 100,000 fills, newest first. The last of all strategies. The whole list",
-        "412 models and strategies", "1,000,000 USD", "at the next open", "Each side pays 1 bps commission", "version 31",
+        "412 strategies", "1,000,000 USD", "at the next open", "Each side pays 1 bps commission", "version 31",
         "retrained every 126 sessions", "lightgbm, version 3 to 9", "0.4.1 (4f2c1aa)", "trades.parquet",
     ):  # fmt: skip
         assert part in words, part

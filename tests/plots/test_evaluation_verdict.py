@@ -41,8 +41,10 @@ def report(*strategies, **changes):
 
 def test_the_headline_counts_what_stands_up_to_every_check():
     known = {"deflated": 0.97, "fdr_p": 0.01, "stepm": True}
-    held = replace(strategy("a", **known), random=data.RandomPortfolios(np.zeros(9), 0.01, ""))
+    held = replace(strategy("a", **known), random=data.RandomPortfolios(np.zeros(99), 0.01, ""))
     assert evaluation_verdict.headline([held]) == "a stands up to every check."
+    few = replace(held, random=data.RandomPortfolios(np.zeros(9), 0.1, ""))  # nine cannot show one in twenty
+    assert evaluation_verdict.headline([few]) == "a stands up to the 5 of 6 checks that could be made."
     some = [strategy("a", **known), strategy("b", BAD, **known)]
     assert evaluation_verdict.headline(some) == (
         "1 of 2 strategies stands up to the 5 of 6 checks that could be made: a."
@@ -82,7 +84,7 @@ def test_many_strategies_are_told_together_first():
     assert said.count("<li>") == 7 + 36  # the summary, and one sentence or two of each, folded away
     assert "of 36 grew more than equal-weight" in said
     assert "luck alone would give about 1.8" in said
-    assert "Counting all 412 trials on this market" in said
+    assert "Counting all 412 strategies tried here" in said
     assert (
         "cannot be rejected once the search for it is counted (Hansen&#x27;s SPA, p = 0.34); StepM names none" in said
     )
@@ -98,7 +100,7 @@ def test_a_few_strategies_are_told_one_by_one():
 
 
 def test_without_deflated_ratios_bonferroni_counts_the_trials():
-    assert "40 models and strategies have been scored" in words(report(strategy("a"), strategy("b")))
+    assert "40 strategies have been tried on this market" in words(report(strategy("a"), strategy("b")))
     assert "is 0.04: still significant" in verdict.trials_sentence(4, 0.01)
     assert "is 0.1: not significant" in verdict.trials_sentence(10, 0.01)
     assert verdict.trials_sentence(1, 0.01) == ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import math
 import pkgutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from tests.backtest.random_markets import CASES, Signals
+from tests.backtest.reference_engine import top_k
 from trading_core.backtest.engine import Job, run_many
 from trading_core.costs import FREE, CostModel
 from trading_core.portfolio import kernels
@@ -64,23 +65,21 @@ def test_the_stamp_changes_with_every_file_of_the_folder_and_every_other_source(
     assert source_stamp(folder, other) == seen[-1]
 
 
-def _imported(path: Path, stamp: str) -> Any:
+def _imported(name: str, stamp: str) -> Any:
     """The function of a source file as a fresh process would have it, its cache bound to `stamp`."""
-    spec = importlib.util.spec_from_file_location("some_kernel", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return stamped(njit(cache=True)(module.three), stamp)
+    sys.modules.pop(name, None)
+    return stamped(njit(cache=True)(importlib.import_module(name).three), stamp)
 
 
-def test_machine_code_of_another_stamp_is_not_run(tmp_path: Path) -> None:
-    path = tmp_path / "some_kernel.py"
-    path.write_text("def three():\n    return 3\n")
+def test_machine_code_of_another_stamp_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"kernel_of_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text("def three():\n    return 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
     for stamp, hits in (("one", 0), ("one", 1), ("two", 0)):
-        kernel = _imported(path, stamp)
+        kernel = _imported(name, stamp)
         assert kernel() == 3
         assert sum(kernel.stats.cache_hits.values()) == hits, stamp
+    sys.modules.pop(name)
 
 
 def test_every_kernel_is_bound_to_the_sources_of_all_of_them() -> None:
@@ -160,7 +159,8 @@ def test_the_best_are_those_of_a_sort(scores: list[float], count: int) -> None:
     best = np.ones(len(scores), dtype=np.bool_)
     ranked = sorted((s for s in range(len(scores)) if scores[s] > -INF), key=lambda s: (-scores[s], s))
     expected = ranked[: max(count, 0)]
-    assert _mark_best(np.array(scores, dtype=np.float64), count, best) == len(expected)
+    columns = _mark_best(np.array(scores, dtype=np.float64), count, best)
+    assert sorted(columns.tolist()) == sorted(expected)
     assert np.flatnonzero(best).tolist() == sorted(expected)
 
 
@@ -169,6 +169,22 @@ def allocated(rule: Allocation, signal: list[float], weights: list[float], ordin
     row, now = np.array(signal, dtype=np.float64), np.array(weights, dtype=np.float64)
     target: list[float] = allocate(rule, row, tradable, now, ordinal).tolist()
     return target
+
+
+@QUICK
+@given(st.integers(0, 2**31), st.integers(1, 6), st.integers(0, 4), st.sampled_from([0.0, 0.2, 0.7]), st.booleans())
+def test_the_best_names_are_those_of_plain_lists(seed: int, k: int, buffer: int, share: float, reweight: bool) -> None:
+    rng = np.random.default_rng(seed)
+    names = [f"S{s}" for s in range(9)]
+    signal = rng.choice([-INF, NAN, 0.1, 0.2, 0.2, 0.3, 0.4], 9)
+    tradable = rng.random(9) > 0.15
+    weights = np.where(rng.random(9) < 0.5, rng.random(9) / 9, 0.0)
+    rule = Allocation(TOP_K, k=k, buffer=buffer, keep_share=share, reweight=reweight)
+    known = {name: float(x) for name, x in zip(names, signal, strict=True) if not np.isnan(x)}
+    there = {name for name, is_there in zip(names, tradable, strict=True) if is_there}
+    expected = top_k(rule, known, there, dict(zip(names, weights.tolist(), strict=True)))
+    found = allocate(rule, signal, tradable, weights, 0)
+    assert found.tolist() == pytest.approx([expected[name] for name in names], rel=1e-12)
 
 
 def test_a_buffer_keeps_a_name_that_only_slipped() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -97,7 +98,7 @@ class MarketData:
     def for_kernels(self, with_liquidity: bool) -> Market:
         """The arrays that `portfolio.kernels` read."""
         place = {symbol: s for s, symbol in enumerate(self.symbols)}
-        events = [event for day in self.actions for event in in_order(day)]
+        events = [event for day in self.actions if day for event in in_order(day)]
         sigma, adv = self.liquidity if with_liquidity else (np.zeros((0, 0)), np.zeros((0, 0)))
         return Market(
             self.closes,
@@ -124,7 +125,7 @@ class MarketData:
 
     def first_at_or_after(self, day: date) -> int:
         """The index of the first session at or after `day`; T when there is none."""
-        return int(np.searchsorted(np.array(self.sessions, dtype="datetime64[D]"), np.datetime64(day)))
+        return bisect_left(self.sessions, day)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -99,11 +99,12 @@ def run_many(
     """
     first, last = decided_range(data, start, end)
     market = data.for_kernels(any(job.terms.costs.needs_liquidity for job in jobs))
-    empty = ForecastPanel.empty(data)
+    lacking = [job for job in jobs if job.forecasts is None]
+    empty = ForecastPanel.empty(data) if lacking else None  # nine arrays of the panel's size: only where one is needed
 
     def one(job: Job) -> BacktestResult:
-        panel = job.forecasts or empty
-        if isinstance(job.strategy, SignalStrategy):
+        panel = job.forecasts or empty or ForecastPanel.empty(data)
+        if isinstance(job.strategy, SignalStrategy) and decides_by_signals(job.strategy):
             return _run_signals(data, market, panel, job, job.strategy, first, last)
         return _run_views(data, market, panel, job, first, last)
 
@@ -146,12 +147,27 @@ def signal_inputs(
 def signals_of(data: MarketData, job: Job, *, start: date, end: date) -> FloatArray | None:
     """The signals [R, S] of a job, to be reused by others that differ in terms or allocation alone; None where the strategy
     has none. Errors: those of `run`."""
-    if not isinstance(job.strategy, SignalStrategy):
+    if not isinstance(job.strategy, SignalStrategy) or not decides_by_signals(job.strategy):
         return None
     first, last = decided_range(data, start, end)
     panel = job.forecasts or ForecastPanel.empty(data)
     inputs = signal_inputs(data, panel, _declared(job), first, last)
-    return np.array(job.strategy.signals(inputs), dtype=np.float64, order="C")
+    return _checked(job.name, job.strategy.signals(inputs), (last - first, len(data.symbols)))
+
+
+def decides_by_signals(strategy: Strategy) -> bool:
+    """Whether its signals are all there is to its decisions: not where a subclass decides otherwise, live and here."""
+    return isinstance(strategy, SignalStrategy) and type(strategy).decide is SignalStrategy.decide
+
+
+def _checked(name: str, signals: FloatArray, shape: tuple[int, int]) -> FloatArray:
+    """As the kernels take them, which write nothing to them: a copy only where they are of another type or order.
+
+    Errors: StrategyOutputError for another shape; compiled code would read past their end.
+    """
+    if np.shape(signals) != shape:
+        raise StrategyOutputError(name, f"its signals have shape {np.shape(signals)}; expected {shape}")
+    return np.require(signals, np.float64, ["C", "W"])
 
 
 def _account(data: MarketData, job: Job, allocation: Allocation) -> Account:
@@ -168,7 +184,8 @@ def _run_signals(
     signals = job.signals
     if signals is None:
         inputs = signal_inputs(data, panel, columns, first, last)
-        signals = np.array(strategy.signals(inputs), dtype=np.float64, order="C")
+        signals = strategy.signals(inputs)
+    signals = _checked(job.name, signals, (last - first, len(data.symbols)))
     account = _account(data, job, strategy.allocation)
     quantities, paths = np.zeros(len(data.symbols)), np.zeros((PATHS, last - first))
     flaw, cash, trades, missed = run_sessions(
@@ -187,7 +204,7 @@ def _name_the_flaw(
     account = valued(quantities, cash, data.marks[d])
     view = view_of(data, panel, job.strategy, account, d, data.sessions[d + 1], ordinal)
     target = allocate(rule, signal.copy(), view.tradable, np.array(account.weights), ordinal)
-    limit = job.terms.limits.max_gross if job.terms.limits else NO_LIMITS.max_gross
+    limit = max(job.terms.limits.max_gross, 1.0) if job.terms.limits else NO_LIMITS.max_gross
     validate_weights(job.name, target, view, limit, job.strategy.short)
     raise StrategyOutputError(job.name, f"those of {data.sessions[d]} break a limit by float noise alone")
 
@@ -197,7 +214,7 @@ def _run_views(
 ) -> BacktestResult:
     """A strategy that knows views only: asked once per session, its answer checked, then the same kernel for that session."""
     account = _account(data, job, Allocation(GIVEN))
-    limit = account.limits.max_gross
+    limit = max(account.limits.max_gross, 1.0)
     columns = _declared(job)
     quantities, cash = np.zeros(len(data.symbols)), float(job.terms.capital)
     paths = np.zeros((PATHS, last - first))

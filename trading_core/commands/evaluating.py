@@ -132,6 +132,8 @@ def _add_sweep(app: typer.Typer, now: Clock, run_id: RunId) -> None:
         name = strategy or ws.settings.strategy
         wanted = Wanted((version,), (name,), start=parsed_day(start), end=parsed_day(end))
         grid = dict(_values(text) for text in param)
+        if len(grid) < len(param):
+            raise typer.BadParameter("a parameter is named twice; give all its values at once, such as k=5,10,20")
         made = pipeline.sweep(ws, wanted, grid, run_id=run_id(), now=now())
         show(made, as_json, rows=made.variants)
 
@@ -143,7 +145,10 @@ def _values(text: str) -> tuple[str, list[object]]:
     name, separator, values = text.partition("=")
     if not separator or not name.strip() or not values.strip():
         raise typer.BadParameter(f"'{text}': write NAME=VALUE,VALUE, such as k=5,10,20")
-    return name.strip(), [yaml.safe_load(value) for value in values.split(",")]
+    try:
+        return name.strip(), [yaml.safe_load(value) for value in values.split(",")]
+    except yaml.YAMLError:
+        raise typer.BadParameter(f"'{text}': write NAME=VALUE,VALUE, such as k=5,10,20") from None
 
 
 def _add_parity(app: typer.Typer, now: Clock, run_id: RunId) -> None:

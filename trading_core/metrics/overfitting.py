@@ -71,7 +71,7 @@ def backtest_overfitting(
         allowed = f"an even number from {MIN_BLOCKS} to {MAX_BLOCKS}, of at least 1 session"
         raise InvalidConfigError("The blocks", [f"blocks: {blocks} of {min_block} sessions or more; {allowed}"])
     count = len(returns)
-    reasons = [untestable(returns[:, m]) for m in range(len(names))]
+    reasons = [untestable(returns[:, m]) or _repeated(returns, names, m) for m in range(len(names))]
     needed = max(MIN_RETURNS, MIN_BLOCKS * min_block)
     if count < needed:
         short = f"only {count} returns; at least {needed} are needed"
@@ -169,6 +169,14 @@ def _chosen(sums: _BlockSums, halves: FloatArray) -> tuple[FloatArray, FloatArra
     reached = outside[rows, best]
     below, level = (outside < reached[:, None]).sum(axis=1), (outside == reached[:, None]).sum(axis=1)
     return inside[rows, best], reached, below + (level + 1.0) / 2.0
+
+
+def _repeated(returns: FloatArray, names: Sequence[str], variant: int) -> str:
+    """Why a variant with the same returns as an earlier one is left out: the two would rank as one, in the lower half."""
+    for other in range(variant):
+        if np.array_equal(returns[:, other], returns[:, variant]):
+            return f"its returns are those of {names[other]}"
+    return ""
 
 
 def _excluded(names: Sequence[str], reasons: Sequence[str]) -> tuple[Excluded, ...]:

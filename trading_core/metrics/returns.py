@@ -28,15 +28,19 @@ def simple_returns(equity: FloatArray) -> FloatArray:
 
 
 def total_return(equity: FloatArray) -> float:
-    """equity[-1] / equity[0] - 1, a fraction of the first value."""
-    return float(equity[-1] / equity[0] - 1.0) if len(equity) else math.nan
+    """equity[-1] / equity[0] - 1, a fraction of the first value; -1 once equity was not above 0: nobody lends it a way back."""
+    if not len(equity):
+        return math.nan
+    return -1.0 if bool(np.any(equity <= 0.0)) else float(equity[-1] / equity[0] - 1.0)
 
 
 def cagr(equity: FloatArray, per_year: int = SESSIONS_PER_YEAR) -> float:
-    """Compound growth a year: (equity[-1] / equity[0]) ** (per_year / (N - 1)) - 1; NaN when it ends below 0."""
+    """Compound growth a year: (equity[-1] / equity[0]) ** (per_year / (N - 1)) - 1; -1 once it was not above 0."""
     periods = len(equity) - 1
-    if periods < 1 or not equity[-1] / equity[0] >= 0.0:
+    if periods < 1:
         return math.nan
+    if bool(np.any(equity <= 0.0)):
+        return -1.0
     return float((equity[-1] / equity[0]) ** (per_year / periods) - 1.0)
 
 
@@ -175,9 +179,9 @@ def longest_under_water(equity: FloatArray) -> UnderWater:
 
 
 def calmar(equity: FloatArray, per_year: int = SESSIONS_PER_YEAR) -> float:
-    """CAGR / |maximum drawdown| (Young 1991, over the whole curve); NaN without a drawdown."""
+    """CAGR / |maximum drawdown| (Young 1991, over the whole curve); NaN without a drawdown, and after ruin."""
     depth = max_drawdown(equity).depth if len(equity) else 0.0
-    return cagr(equity, per_year) / abs(depth) if depth < 0 else math.nan
+    return cagr(equity, per_year) / abs(depth) if -1.0 < depth < 0 else math.nan
 
 
 def hit_ratio(returns: FloatArray) -> float:

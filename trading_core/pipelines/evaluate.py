@@ -14,13 +14,15 @@ from datetime import datetime
 import numpy as np
 
 from trading_core import config
+from trading_core.errors import InvalidConfigError, TradingError
 from trading_core.metrics.deflated import trials_of
+from trading_core.metrics.returns import sharpe_annual, simple_returns
 from trading_core.pipelines import evaluations, quality, refs, trials
 from trading_core.pipelines.evaluation_forecasts import Scored, ceiling_of, score
 from trading_core.pipelines.evaluation_inputs import Inputs, Wanted, load_inputs, make_plan
 from trading_core.pipelines.evaluation_judge import Judged, held_at_the_end, judge, overfitting, together
 from trading_core.pipelines.evaluation_page import Verdict, page, tables
-from trading_core.pipelines.evaluation_runs import Simulated, load_simulated, simulate
+from trading_core.pipelines.evaluation_runs import Simulated, load_simulated, simulate, with_k
 from trading_core.pipelines.evaluation_views import random_portfolios
 from trading_core.pipelines.instruments import instruments_as_of
 from trading_core.pipelines.markets import require_daily
@@ -28,7 +30,7 @@ from trading_core.pipelines.refs import EvaluationPlan, EvaluationRef, Simulated
 from trading_core.pipelines.skill import priced
 from trading_core.pipelines.workspace import Workspace
 from trading_core.plots.evaluation_data import StrategyReport, label_of
-from trading_core.schema import SYMBOL
+from trading_core.schema import SYMBOL, FloatArray
 
 MAIN_BENCHMARK = "equal-weight"
 Progress = Callable[[str], None]
@@ -43,6 +45,26 @@ def plan(ws: Workspace, wanted: Wanted, run_id: str) -> EvaluationPlan:
     UnknownNameError, InvalidConfigError."""
     require_daily(ws.market)
     return make_plan(ws, wanted, run_id)
+
+
+def plan_each(
+    asked: Sequence[tuple[Workspace, Wanted]], run_id: str, progress: Progress = _silent
+) -> list[EvaluationPlan]:
+    """A plan for each; one that cannot be made is said and left out, so that the others still have their report.
+
+    Errors: those of `plan` when none can be made.
+    """
+    made: list[EvaluationPlan] = []
+    failed: TradingError | None = None
+    for ws, wanted in asked:
+        try:
+            made.append(plan(ws, wanted, run_id))
+        except TradingError as error:
+            progress(f"Not evaluated: {ws.market.id}, {', '.join((*wanted.versions, *wanted.walk_forwards))}: {error}")
+            failed = error
+    if failed is not None and not made:
+        raise failed
+    return made
 
 
 def simulate_some(
@@ -79,28 +101,39 @@ def evaluate(
 
 
 def compare(ws: Workspace, made: EvaluationPlan, simulated: Sequence[SimulatedRef], now: datetime) -> EvaluationRef:
-    """Judges the simulations of a plan together. Run again it writes the same rows and files."""
+    """Judges the simulations of a plan together, with the trials known by then. Run again it replaces its rows and files."""
     return _compare(load_inputs(ws, made), simulated, now)
 
 
 def _compare(inputs: Inputs, simulated: Sequence[SimulatedRef], now: datetime) -> EvaluationRef:
     ws, made = inputs.ws, inputs.plan
     runs = [run for ref in simulated for run in load_simulated(ws, ref)]
+    if not runs:
+        raise InvalidConfigError("The evaluation", _left_out(inputs, runs))
     _record_trials(inputs, runs, now)
-    known = trials.values(ws, kind="strategy", metric="sharpe_annual")
+    known = trials_of(_tries(inputs, runs))
     main = MAIN_BENCHMARK if any(run.strategy == MAIN_BENCHMARK for run in runs) else ""
     main = main or next((run.strategy for run in runs if run.benchmark), "")
     sectors = instruments_as_of(ws, made.end).select(SYMBOL, "sector")
-    judged = judge(inputs, runs, main, trials_of(known), sectors, random_portfolios(inputs, runs))
+    judged = judge(inputs, runs, main, known, sectors, random_portfolios(inputs, runs))
     judged, joint = together(inputs, judged, main)
     panel = priced(inputs.bars, inputs.actions, quality.suspected_actions(ws, made.tables, made.end))
     ceiling = ceiling_of(ws, inputs, panel, now)
     scored = score(inputs, panel, ceiling)
     _record_models(inputs, scored, now)
-    count = trials.count(ws)
     findings = (*made.findings, *_left_out(inputs, runs), *held_at_the_end(inputs, judged))
-    verdict = Verdict(judged, scored, joint, overfitting(inputs, judged), main, count, findings)
+    verdict = Verdict(judged, scored, joint, overfitting(inputs, judged), main, known.count, findings)
     return _publish(inputs, verdict, ceiling, now)
+
+
+def _tries(inputs: Inputs, runs: Sequence[Simulated]) -> FloatArray:
+    """The Sharpe ratios of all strategies tried on the market, those of this evaluation included where it records none."""
+    recorded = trials.sharpe_ratios(inputs.ws, inputs.plan.start, inputs.plan.end)
+    if not inputs.plan.costs:
+        return recorded
+    per_year = inputs.ws.sessions.per_year
+    own = [sharpe_annual(run.returns, per_year) for run in runs if not run.benchmark]
+    return np.concatenate([recorded, own])
 
 
 def _left_out(inputs: Inputs, runs: Sequence[Simulated]) -> list[str]:
@@ -182,7 +215,7 @@ def _row(judged: Judged) -> StrategyRow:
         cagr=r.cagr,
         volatility=r.volatility,
         sharpe=r.sharpe,
-        p_value=judged.hac.p_value,
+        p_value=report.significance.hac.p_value,
         sortino=r.sortino,
         max_drawdown=r.max_drawdown,
         turnover=report.trading.turnover,
@@ -196,22 +229,29 @@ def _row(judged: Judged) -> StrategyRow:
 
 
 def _record_trials(inputs: Inputs, runs: Sequence[Simulated], now: datetime) -> None:
-    """One trial for every strategy and model, and for every other k of it that was looked at."""
-    from trading_core.metrics.returns import sharpe_annual, simple_returns
+    """One trial for every strategy and model, and for every other k of it that was looked at.
 
-    per_year, made = inputs.ws.sessions.per_year, inputs.plan
-    versions = {used.label: "+".join(v for v, _, _ in used.segments) for used in made.forecasts}
+    Benchmarks are not chosen, and nobody can choose other costs than the market's: neither is a trial.
+    """
+    made = inputs.plan
+    if made.costs:
+        return
+    per_year, used = inputs.ws.sessions.per_year, {item.label: item for item in made.forecasts}
     found = []
     for run in runs:
-        chosen = config.config_hash(config.load_strategy(run.strategy, inputs.ws.settings))
-        key = f"{chosen}-v{versions.get(run.label, '')}"
-        subject = label_of(run.strategy, run.label)
+        if run.benchmark:
+            continue
+        item = used.get(run.label)
+        chosen = config.load_strategy(run.strategy, inputs.ws.settings)
+        rest = "-".join(["+".join(v for v, _, _ in item.segments) if item else "", made.fill_at])
+        subject = label_of(run.strategy, item.model if item else "")
+        key = f"{config.config_hash(chosen)}-v{rest}"
         found.append(trials.Trial("strategy", subject, key, "sharpe_annual", sharpe_annual(run.returns, per_year)))
         for variant in run.variants:
             if variant.setting == "k":
                 value = sharpe_annual(simple_returns(variant.equity), per_year)
-                name = f"{subject}, k = {variant.value:g}"
-                found.append(trials.Trial("strategy", name, f"{key}-k{variant.value:g}", "sharpe_annual", value))
+                key = f"{config.config_hash(with_k(chosen, int(variant.value)))}-v{rest}"
+                found.append(trials.Trial("strategy", subject, key, "sharpe_annual", value))
     trials.record_many(inputs.ws, found, start=made.start, end=made.end, source=made.evaluation_id, now=now)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,14 +12,14 @@ import polars as pl
 from trading_core.dataset.panel import Panel
 from trading_core.metrics.buckets import bucket_returns
 from trading_core.metrics.classification import binary_skill
-from trading_core.metrics.forecasts import MIN_PAIRS, ForecastSkill, newey_west_t, rank_ic_per_date, summary
+from trading_core.metrics.forecasts import MIN_PAIRS, ForecastSkill, rank_ic_per_date, summary
 from trading_core.metrics.intervals import IntervalSkill
-from trading_core.metrics.significance import newey_west_lags
 from trading_core.pipelines.evaluation_inputs import Inputs, gaps
 from trading_core.pipelines.skill import realised_returns
 from trading_core.pipelines.stored_skill import stored_interval
 from trading_core.pipelines.workspace import Workspace
 from trading_core.plots.evaluation_data import Buckets, ForecastReport, IcSeries, SkillRow
+from trading_core.plots.evaluation_verdict import ic_t
 from trading_core.schema import QUANTILE_COLUMNS, QUANTILES, SESSION, SYMBOL
 
 BUCKETS = 10
@@ -64,17 +65,12 @@ def _scored(
     buckets = Buckets(
         made.mean, made.standard_error, made.spread, made.spread_t, made.monotonicity, made.dates, made.dates_excluded
     )
-    lag = max(horizon - 1, newey_west_lags(skill.n_dates)) if skill.n_dates else horizon - 1
-    t_row = SkillRow(
-        "t of the mean rank IC",
-        newey_west_t(daily.values, lag),
-        0.0,
-        f"Newey-West, {lag} lags, {skill.n_dates} sessions",
-    )
-    rows = (*_skill_rows(horizon, skill, intervals, ceiling, t_row), *_class_rows(p_up, labels))
     # All horizons of a session are stored together: what the shortest lacks, all lack.
     lacking = gaps(inputs, label, horizon) if horizon == inputs.forecasts[label]["horizon"].min() else ()
-    report = ForecastReport(label, horizon, series, buckets, rows, lacking)
+    report = ForecastReport(label, horizon, series, buckets, (), lacking)
+    t_row = SkillRow("t of the mean rank IC", ic_t(report), 0.0, f"Newey-West, {skill.n_dates} sessions")
+    rows = (*_skill_rows(horizon, skill, intervals, ceiling, t_row), *_class_rows(p_up, labels))
+    report = dataclasses.replace(report, skill=rows)
     return Scored(label, model, horizon, skill, intervals, report)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Literal
 
@@ -20,7 +20,7 @@ from trading_core.pipelines.market_data import load_market_data
 from trading_core.pipelines.refs import EvaluationPlan, ForecastsUsed
 from trading_core.pipelines.workspace import Workspace
 from trading_core.registry.mlflow_registry import ModelVersion
-from trading_core.schema import BARS, CORPORATE_ACTIONS, FORECASTS, SESSION, SYMBOL, FloatArray
+from trading_core.schema import BARS, CORPORATE_ACTIONS, FORECASTS, QUARANTINE, SESSION, SYMBOL, FloatArray
 from trading_core.storage.tables import Predicate
 
 DEFAULT_RESAMPLES, DEFAULT_RANDOM = 10_000, 49
@@ -99,6 +99,10 @@ def make_plan(ws: Workspace, wanted: Wanted, run_id: str) -> EvaluationPlan:
     forecasts = _labelled(list(dict.fromkeys(used)))  # two names of one version are one
     start = max(item.segments[0][1] for item in forecasts)
     end = wanted.end or ws.tables.last_session(BARS.name) or start
+    for item in forecasts:
+        if item.segments[-1][2] < start:
+            held = f"the forecasts of {item.label} end on {item.segments[-1][2]}; judge them by themselves"
+            raise InvalidDateRangeError(start, end, held)
     if start >= end:
         raise InvalidDateRangeError(start, end, "no session after the first forecast has bars yet")
     trimmed = [f"{item.label} ({item.segments[0][1]})" for item in forecasts if item.segments[0][1] < start]
@@ -122,7 +126,7 @@ def make_plan(ws: Workspace, wanted: Wanted, run_id: str) -> EvaluationPlan:
         market=ws.market.id,
         evaluation_id=config.config_hash(asked, 16),
         run_id=run_id,
-        forecasts=tuple(forecasts),
+        forecasts=tuple(_within(item, start, end) for item in forecasts),
         strategies=tuple(dict.fromkeys(wanted.strategies)),
         start=start,
         end=end,
@@ -138,7 +142,9 @@ def make_plan(ws: Workspace, wanted: Wanted, run_id: str) -> EvaluationPlan:
 
 
 def _table_versions(ws: Workspace) -> dict[str, int]:
-    found = {name: ws.tables.version(name) for name in (BARS.name, CORPORATE_ACTIONS.name, FORECASTS.name)}
+    found = {
+        name: ws.tables.version(name) for name in (BARS.name, CORPORATE_ACTIONS.name, QUARANTINE.name, FORECASTS.name)
+    }
     if found[FORECASTS.name] is None:
         way_out = "Run batch_inference (or `trading predict`) for it first."
         raise NoDataError(f"Market '{ws.market.id}' has no forecasts yet", way_out)
@@ -170,6 +176,16 @@ def _of_walk(ws: Workspace, walk_id: str, wanted: Wanted) -> ForecastsUsed:
     return ForecastsUsed(f"{walk.model} walk-forward", walk.model, walk_id, parts)
 
 
+def _within(used: ForecastsUsed, start: date, end: date) -> ForecastsUsed:
+    """Without the segments that say nothing between start and end."""
+    parts = tuple(
+        (version, max(first, start), min(last, end))
+        for version, first, last in used.segments
+        if last >= start and first <= end
+    )
+    return replace(used, segments=parts)
+
+
 def _labelled(used: Sequence[ForecastsUsed]) -> list[ForecastsUsed]:
     """Labels that differ: where a model comes more than once, with its version."""
     labels = [item.label for item in used]
@@ -198,11 +214,10 @@ def _forecasts(ws: Workspace, used: ForecastsUsed, plan: EvaluationPlan) -> pl.D
     parts = [
         ws.tables.read(
             FORECASTS.name,
-            where=Predicate(max(first, plan.start), min(last, plan.end), {"model_version": version}),
+            where=Predicate(first, last, {"model_version": version}),
             version=plan.tables[FORECASTS.name],
         )
         for version, first, last in used.segments
-        if last >= plan.start
     ]
     return pl.concat(parts).sort(SESSION, SYMBOL, "horizon")
 
@@ -222,7 +237,9 @@ def gaps(inputs: Inputs, label: str, horizon: int) -> tuple[str, ...]:
         shown = ", ".join(str(day) for day in empty[:3]) + (" ..." if len(empty) > 3 else "")
         found.append(f"{len(empty)} of {len(rows)} sessions have no forecast at all ({shown}): what was held stayed.")
     if never:
-        found.append(f"{never} symbols with bars never have a forecast: they are never bought.")
+        found.append(
+            f"{never} symbols with bars never have a forecast: strategies that follow forecasts never buy them."
+        )
     if lacking:
         found.append(f"{lacking} bars of sessions with forecasts have none: what was held of them stayed.")
     return tuple(found)

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from trading_core.backtest.positions import Positions, positions_of
+from trading_core.costs import DAYS_PER_YEAR, CostModel
 from trading_core.metrics.deflated import TrialStats, deflated_sharpe, probabilistic_sharpe_test
 from trading_core.metrics.multiple import adjusted_p_values
 from trading_core.metrics.overfitting import backtest_overfitting
@@ -49,7 +50,6 @@ class Judged:
     report: StrategyReport
     simulated: Simulated
     positions: Positions
-    hac: SharpeTest
 
 
 def judge(
@@ -80,7 +80,6 @@ def _judged(
     other = benchmark.equity if benchmark is not None and benchmark is not made else None
     series = {name: made.daily[name].to_numpy() for name in ("turnover", "gross", "net")}
     summary = summarize(made.equity, series["turnover"], other, per_year, series["gross"], series["net"])
-    hac = sharpe_test(made.returns, "hac", per_year=per_year)
     sessions = tuple(made.daily[SESSION].to_list())
     report = StrategyReport(
         name=made.strategy,
@@ -91,12 +90,12 @@ def _judged(
         returns=_returns(summary),
         risk=_risk(summary, made.returns, sessions),
         trading=_trading(inputs, made, positions, summary, first),
-        significance=_significance(inputs, made, benchmark, trials, hac),
+        significance=_significance(inputs, made, benchmark, trials),
         daily=_daily(inputs, made),
         sectors=_sectors(inputs, made, positions, sectors),
         random=random.get(label_of(made.strategy, made.label)),
     )
-    return Judged(report, made, positions, hac)
+    return Judged(report, made, positions)
 
 
 def _returns(s: ReturnSummary) -> ReturnFigures:
@@ -162,13 +161,13 @@ def _capacity(inputs: Inputs, made: Simulated, positions: Positions, first: int)
 
 
 def _significance(
-    inputs: Inputs, made: Simulated, benchmark: Simulated | None, trials: TrialStats, hac: SharpeTest
+    inputs: Inputs, made: Simulated, benchmark: Simulated | None, trials: TrialStats
 ) -> SignificanceFigures:
     per_year, plan, returns = inputs.ws.sessions.per_year, inputs.plan, made.returns
     cash = inputs.costs.interest_bps_annual * 1e-4
-    per_session = cash * np.diff(np.array(made.daily[SESSION].to_list(), dtype="datetime64[D]")).astype(float) / 365.0
+    per_session = cash_per_session(inputs.costs, made.daily[SESSION].to_list())
     moments = sharpe_test(returns, "moments", per_year=per_year, cash=per_session)
-    robust = sharpe_test(returns, "hac", per_year=per_year, cash=per_session) if cash else hac
+    robust = sharpe_test(returns, "hac", per_year=per_year, cash=per_session)
     drawn = sharpe_test(
         returns, "bootstrap", per_year=per_year, cash=per_session, seed=plan.seed, resamples=plan.resamples
     )
@@ -188,7 +187,14 @@ def _significance(
         active_p=active.p_value if active else math.nan,
         active_reason=active.reason if active else "",
         cash_rate=cash,
+        tested_sharpe=moments.sharpe_annual,
     )
+
+
+def cash_per_session(costs: CostModel, sessions: Sequence[date]) -> FloatArray:
+    """[N - 1] what cash earned between the closes of neighbouring sessions [N]."""
+    days = np.diff(np.array(sessions, dtype="datetime64[D]")).astype(np.float64)
+    return costs.interest_bps_annual * 1e-4 * days / DAYS_PER_YEAR
 
 
 def _way(test: SharpeTest) -> SharpeWay:

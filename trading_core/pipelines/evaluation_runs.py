@@ -143,17 +143,21 @@ def _varied(main: Job, chosen: StrategyConfig, name: str) -> tuple[list[tuple[st
             settings.append(("costs", factor))
             jobs.append(dataclasses.replace(main, terms=terms))
     for k in OTHER_K:
-        other = _with_k(chosen, name, k)
+        other = _strategy_with_k(chosen, name, k)
         if other is not None:
-            # The signals of a strategy do not depend on how many names it holds, except where it says what they are of.
-            limits = dataclasses.replace(main.terms.limits, max_position=1.0) if main.terms.limits else None
-            terms = dataclasses.replace(main.terms, record=False, limits=limits)
+            terms = dataclasses.replace(main.terms, record=False, limits=risk_limits(with_k(chosen, k)))
             settings.append(("k", float(k)))
             jobs.append(dataclasses.replace(main, strategy=other, terms=terms, signals=None))
     return settings, jobs
 
 
-def _with_k(chosen: StrategyConfig, name: str, k: int) -> Strategy | None:
+def with_k(chosen: StrategyConfig, k: int) -> StrategyConfig:
+    """The same strategy with another k, and no limit per position, so that few names can be held."""
+    risk = chosen.risk.model_copy(update={"max_position": 1.0})
+    return chosen.model_copy(update={"params": {**chosen.params, "k": k}, "risk": risk})
+
+
+def _strategy_with_k(chosen: StrategyConfig, name: str, k: int) -> Strategy | None:
     params: Any = strategy_params(chosen, name)
     if not hasattr(params, "k") or strategy_entry(chosen.strategy).benchmark or params.k == k:
         return None

@@ -62,7 +62,7 @@ def _compared(drawn: FloatArray, own: float, kind: tuple[str, int, int, float]) 
     if len(known) and math.isfinite(own):
         p_value = (1.0 + int(np.sum(known >= own))) / (len(known) + 1.0)
     rule = (
-        f"{len(drawn)} portfolios of {kind[2]} names drawn at random among those with a forecast, of which {kind[3]:.0%} "
+        f"{len(drawn)} portfolios of {kind[2]} names drawn at random among those with a forecast, of which {100 * kind[3]:.2g} % "
         "leave per session on average, net of the same costs"
     )
     return RandomPortfolios(drawn, p_value, rule)
@@ -79,7 +79,7 @@ def _alike(inputs: Inputs, made: Simulated) -> tuple[str, int, int, float] | Non
     horizons = inputs.forecasts[label]["horizon"].unique().sort().to_list()
     horizon = config.load_strategy(made.strategy, inputs.ws.settings).horizon
     horizon = horizon if horizon in horizons else horizons[0]
-    return label, horizon, max(round(names), 1), min(max(round(turnover, 2), 0.0), 1.0)
+    return label, horizon, max(round(names), 1), min(max(float(f"{turnover:.2g}"), 0.0), 1.0)
 
 
 # --- regimes and sectors ----------------------------------------------------------------------------------------------

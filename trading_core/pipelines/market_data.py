@@ -15,7 +15,7 @@ from trading_core.pipelines.workspace import Workspace
 from trading_core.portfolio.auction import Liquidity
 from trading_core.portfolio.overnight import QUIET, Night
 from trading_core.portfolio.strategy import Strategy
-from trading_core.schema import BARS, CORPORATE_ACTIONS, SESSION, SYMBOL, ActionKind, FloatArray
+from trading_core.schema import BARS, CORPORATE_ACTIONS, SESSION, SYMBOL, FloatArray
 from trading_core.storage.tables import Predicate
 
 LATEST: Mapping[str, int] = {}
@@ -32,7 +32,7 @@ def load_market_data(
     bars = ws.tables.read(BARS.name, where=where, version=versions.get(BARS.name)).select(*BAR_SCHEMA)
     table = CORPORATE_ACTIONS.name
     actions = ws.tables.read(table, where=where, version=versions.get(table)).select(*ACTION_SCHEMA)
-    return MarketData.from_frames(quality.seen_that_day(ws, bars), actions, fill_at), bars, actions
+    return MarketData.from_frames(quality.seen_that_day(ws, bars, versions), actions, fill_at), bars, actions
 
 
 def load_strategy_columns(
@@ -58,14 +58,10 @@ def night_before(ws: Workspace, session: date) -> Night:
     if t == 0 or t >= len(data.sessions):
         return QUIET
     marks = {symbol: float(mark) for symbol, mark in zip(data.symbols, data.marks[t - 1], strict=True) if mark == mark}
-    splits = {
-        action.symbol: action.value for action in data.actions[t] if action.kind is ActionKind.SPLIT
-    }  # restates D's average volume in T's shares
     sigma, adv = data.liquidity
+    ratio = data.split_factor[t] / data.split_factor[t - 1]  # restates D's average volume in T's shares
     known = {
-        symbol: Liquidity(
-            float(sigma[t - 1, s]), float(adv[t - 1, s]) * splits.get(symbol, 1.0), float(data.volumes[t, s])
-        )
+        symbol: Liquidity(float(sigma[t - 1, s]), float(adv[t - 1, s] * ratio[s]), float(data.volumes[t, s]))
         for s, symbol in enumerate(data.symbols)
     }
     return Night(float(data.years[t]), marks, known)
@@ -75,5 +71,6 @@ def traded_opens(ws: Workspace, session: date) -> dict[str, float]:
     """The opening price of every symbol that traded in `session`, as seen on its evening."""
     columns = [SYMBOL, SESSION, "open", "volume"]
     bars = quality.seen_that_day(ws, ws.tables.read(BARS.name, columns=columns, where=Predicate(session, session)))
-    there = bars.filter((pl.col("open") > 0) & (pl.col("volume") > 0))
+    traded = (pl.col("open") > 0) & (pl.col("volume") > 0)  # NaN is above 0 to polars
+    there = bars.filter(traded & pl.col("open").is_finite() & pl.col("volume").is_finite())
     return dict(there.select(SYMBOL, "open").iter_rows())

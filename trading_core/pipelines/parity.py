@@ -7,23 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 
-import numpy as np
 import polars as pl
 
 from trading_core import config
 from trading_core.backtest import engine
 from trading_core.backtest.data import ForecastPanel
 from trading_core.backtest.result import BacktestResult
-from trading_core.errors import InvalidDateRangeError, NoDataError, UnknownNameError
+from trading_core.errors import InvalidConfigError, InvalidDateRangeError, NoDataError, UnknownNameError
 from trading_core.execution.ledger import Ledger
 from trading_core.execution.records import Decision, SessionStatus
 from trading_core.pipelines import trade
 from trading_core.pipelines.market_data import load_market_data, load_strategy_columns
 from trading_core.pipelines.refs import ParityRef, ParityRow
-from trading_core.pipelines.strategies import build_strategy, risk_limits
+from trading_core.pipelines.strategies import build_strategy, needs_card, risk_limits
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
-from trading_core.schema import FORECASTS, SESSION, SYMBOL, Fill
+from trading_core.schema import BARS, CORPORATE_ACTIONS, FORECASTS, QUARANTINE, SESSION, SYMBOL, Fill
 from trading_core.storage.tables import Predicate
 
 TOLERANCE = 1e-9  # relative: of equity, quantities and prices
@@ -55,14 +54,16 @@ def parity(
 ) -> ParityRef:
     """Trades the sessions start .. end one by one on a paper account of their own, then the same with the engine.
 
-    The account is named after the strategy, the costs, the first session and the code: run again it goes on where it stopped.
+    The account is named after the strategy, the costs, the first session, the versions of the data and the code: run again it
+    goes on where it stopped, and what was revised since is traded anew.
     Models are those that replays resolve: the newest whose cut-off lies before each decision.
     Errors: InvalidDateRangeError (no session between), and those of `trade.run`.
     """
     sessions = ws.sessions.between(start, min(end, ws.last_session(now)))
     if not sessions:
         raise InvalidDateRangeError(start, end, f"sessions up to {ws.last_session(now)}")
-    key = config.config_hash([trade.strategy_hash(ws, strategy), str(sessions[0]), code_version()], 12)
+    data = {table: ws.tables.version(table) for table in (BARS.name, CORPORATE_ACTIONS.name, QUARANTINE.name)}
+    key = config.config_hash([trade.strategy_hash(ws, strategy), str(sessions[0]), code_version(), data], 12)
     account = ""
     for session in sessions:
         result = trade.run(
@@ -85,8 +86,12 @@ def compare_account(ws: Workspace, account: str, through: date | None = None) ->
     replayed = _replayed(ledger, account, through)
     result = _backtest(ws, owner.strategy, replayed)
     difference = _first_difference(replayed, result)
-    equity = np.array([session.equity for session in replayed])
-    distance = np.abs(equity - result.equity[1:]) / np.abs(result.equity[1:])
+    there = dict(zip(result.sessions[1:], result.equity[1:].tolist(), strict=True))
+    distance = [
+        abs(session.equity / there[session.decision.session] - 1.0)
+        for session in replayed
+        if session.decision.session in there
+    ]
     return ParityRef(
         market=ws.market.id,
         strategy=owner.strategy,
@@ -95,21 +100,23 @@ def compare_account(ws: Workspace, account: str, through: date | None = None) ->
         end=replayed[-1].decision.session,
         sessions=len(replayed),
         trades=sum(len(session.fills) for session in replayed),
-        equity=float(equity[-1]),
-        largest_difference=float(distance.max()),
+        equity=replayed[-1].equity,
+        largest_difference=max(distance, default=math.nan),
         agrees=difference is None,
         difference=difference,
     )
 
 
 def _replayed(ledger: Ledger, account: str, through: date | None) -> list[_Replayed]:
-    """Its settled sessions in order, up to the first that is not."""
+    """Its settled sessions in order, up to the first that is not, or that a person flattened."""
     found = []
     for record in ledger.sessions(account):
         state = ledger.session_state(account, record.session)
         decision = ledger.get_decision(account, record.session)
         settled = state is not None and state.status is SessionStatus.SETTLED and state.summary is not None
         if not settled or decision is None or (through is not None and record.session > through):
+            break
+        if decision.model == trade.FLATTEN:  # a person's decision, which no strategy makes
             break
         summary = state.summary  # type: ignore[union-attr]
         equity = summary.equity if summary is not None and summary.equity is not None else math.nan
@@ -125,6 +132,10 @@ def _backtest(ws: Workspace, strategy: str, replayed: list[_Replayed]) -> Backte
     data, _, _ = load_market_data(ws, last.session)
     frame = pl.concat([_forecasts(ws, session.decision) for session in replayed])
     panel = ForecastPanel.from_frame(frame, chosen.horizon, data.symbols, data.sessions)
+    versions = {session.decision.model_version for session in replayed}
+    if needs_card(chosen, strategy) and len(versions) > 1:
+        problem = f"its threshold lies in the cards of versions {', '.join(sorted(versions))}: compare a range that one decided"
+        raise InvalidConfigError(f"Strategy '{strategy}'", [problem])
     version = int(first.model_version)
     built = build_strategy(ws, chosen, strategy, lambda: ws.registry().version(ws.market.id, version))
     start, end = first.decision_session, last.session

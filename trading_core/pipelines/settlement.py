@@ -56,10 +56,9 @@ def catch_up(ws: Workspace, account: TradingAccount, session: date, now: datetim
         reason = f"the session before it, {skipped[-1]}, was not traded on it"
         raise SessionOrderError(account.name, session, last.session, reason)
     if isinstance(account.broker, SimulatedBroker):
-        # Sessions nobody traded still split, pay and delist.
+        # Sessions nobody traded still split, pay and delist, whether or not a bar of theirs is there.
         for missed in skipped:
-            if _has_bars(ws, missed):
-                _settle_broker(ws, account.broker, missed)
+            _settle_broker(ws, account.broker, missed)
 
 
 def settle(ws: Workspace, account: TradingAccount, name: str, session: date, kind: str, now: datetime) -> SessionResult:

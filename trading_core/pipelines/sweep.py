@@ -21,6 +21,7 @@ from trading_core.metrics.returns import simple_returns, summarize
 from trading_core.metrics.significance import sharpe_test
 from trading_core.pipelines import trials
 from trading_core.pipelines.evaluation_inputs import Inputs, Wanted, load_inputs, make_plan
+from trading_core.pipelines.evaluation_judge import cash_per_session
 from trading_core.pipelines.infer import find_version
 from trading_core.pipelines.market_data import load_strategy_columns
 from trading_core.pipelines.markets import require_daily
@@ -57,18 +58,19 @@ def sweep(ws: Workspace, wanted: Wanted, grid: Mapping[str, Sequence[Any]], *, r
     summaries = [summarize(r.equity, r.turnover, per_year=per_year) for r in results]
     version = "+".join(v for v, _, _ in plan.forecasts[0].segments)
     found = [
-        trials.Trial("strategy", f"{name} · {label}, {variant.words}", f"{config.config_hash(variant.chosen)}-v{version}",
+        trials.Trial("strategy", f"{name} · {plan.forecasts[0].model}", f"{config.config_hash(variant.chosen)}-v{version}-open",
                      "sharpe_annual", summary.sharpe_annual)
         for variant, summary in zip(variants, summaries, strict=True)
     ]  # fmt: skip
     trials.record_many(ws, found, start=plan.start, end=plan.end, source=plan.evaluation_id, now=now)
-    known = trials_of(trials.values(ws, kind="strategy", metric="sharpe_annual"))
+    known = trials_of(trials.sharpe_ratios(ws, plan.start, plan.end))
+    cash = cash_per_session(inputs.costs, results[0].sessions)
     rows = [
         SweepRow(
             params=variant.words,
             sharpe=summary.sharpe_annual,
-            p_value=sharpe_test(returns[:, v], per_year=per_year).p_value,
-            deflated=deflated_sharpe(returns[:, v], known, per_year).probability,
+            p_value=sharpe_test(returns[:, v], per_year=per_year, cash=cash).p_value,
+            deflated=deflated_sharpe(returns[:, v], known, per_year, cash=cash).probability,
             cagr=summary.cagr,
             max_drawdown=summary.max_drawdown,
             turnover=summary.turnover_annual,
@@ -88,6 +90,8 @@ def _variants(chosen: StrategyConfig, name: str, grid: Mapping[str, Sequence[Any
     count = math.prod(len(values) for values in grid.values())
     if not grid or count == 0:
         raise InvalidConfigError(f"The sweep of strategy '{name}'", ["name at least one parameter with its values"])
+    if twice := [key for key, values in grid.items() if len(set(map(repr, values))) < len(values)]:
+        raise InvalidConfigError(f"The sweep of strategy '{name}'", [f"{', '.join(twice)}: a value is given twice"])
     if count > MOST:
         raise InvalidConfigError(
             f"The sweep of strategy '{name}'", [f"{count} combinations; at most {MOST} in one run"]

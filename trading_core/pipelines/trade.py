@@ -199,7 +199,7 @@ def decide(ws: Workspace, ref: SessionRef, now: datetime) -> SessionRef:
     state = account.broker.account()
     holdings = {position.symbol: position.quantity for position in state.positions}
     valued = value_account(data.symbols, holdings, state.cash, data.marks[d])
-    first = account.ledger.sessions(ref.account)[0].decision_session
+    first = _first_decision(account.ledger, ref)
     strategy = build_strategy(
         ws, chosen, ref.strategy, lambda: ws.registry().version(ws.market.id, int(ref.model_version))
     )
@@ -213,6 +213,14 @@ def decide(ws: Workspace, ref: SessionRef, now: datetime) -> SessionRef:
     frozen = _decision(ws, ref, chosen, forecasts, data.symbols, panel.score[d], valued, state.cash, made, now)
     account.ledger.freeze_decision(frozen)
     return ref
+
+
+def _first_decision(ledger: Ledger, ref: SessionRef) -> date:
+    """The decision session of the account's first decision: a session that was opened and never decided does not count."""
+    for opened in ledger.sessions(ref.account):
+        if ledger.get_decision(ref.account, opened.session) is not None:
+            return opened.decision_session
+    return ref.decision_session
 
 
 def _stored_forecasts(ws: Workspace, ref: SessionRef) -> pl.DataFrame:

@@ -12,7 +12,7 @@ import polars as pl
 from trading_core.config import config_hash as hash_of
 from trading_core.errors import CommitConflictError
 from trading_core.pipelines.workspace import Workspace
-from trading_core.schema import MONTH, TRIALS, TableSchema, month_of
+from trading_core.schema import MONTH, TRIALS, FloatArray, TableSchema, month_of
 from trading_core.storage.tables import Predicate
 
 ATTEMPTS = 20  # each is lost only to another writer's commit in between
@@ -79,6 +79,12 @@ def record_many(
 def _write(ws: Workspace, rows: dict[str, dict[str, object]], now: datetime) -> None:
     """Puts rows into the months in which their ids stand already, new ones into that of `now`."""
     version = ws.tables.version(TRIALS.name)
+    if version is None:
+        # Two creators add up; what both then replace is guarded by the version they saw.
+        trial_id, row = next(iter(rows.items()))
+        first = pl.DataFrame([row | {MONTH: month_of(now.date())}], schema=TRIALS.columns)
+        where = Predicate(None, None, {MONTH: month_of(now.date()), "trial_id": trial_id})
+        version = ws.tables.replace(TRIALS.name, first, where, schema=TRIALS)
     stored = TRIALS.empty() if version is None else ws.tables.read(TRIALS.name, version=version)
     month_of_id = dict(stored.select("trial_id", MONTH).iter_rows())
     new = pl.DataFrame(
@@ -92,13 +98,19 @@ def _write(ws: Workspace, rows: dict[str, dict[str, object]], now: datetime) -> 
         version = ws.tables.replace(TRIALS.name, frame, where, schema=TRIALS, expected=version)
 
 
-def values(ws: Workspace, *, kind: str, metric: str) -> np.ndarray:
-    """The figures of all trials of a kind that are judged by a metric; NaN for one that has none."""
+def sharpe_ratios(ws: Workspace, start: date, end: date) -> FloatArray:
+    """The annual Sharpe ratio of every strategy ever scored on the market, to deflate those of start .. end by.
+
+    NaN for one without a value, and for one over less than half as long: all count as tries, but the ratio of a few sessions
+    scatters so much that it says nothing of how far those of a longer time lie apart.
+    """
     if not ws.tables.exists(TRIALS.name):
         return np.zeros(0)
-    found = ws.tables.read(TRIALS.name, columns=["kind", "metric", "value"])
-    found = found.filter((pl.col("kind") == kind) & (pl.col("metric") == metric))
-    return found["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    found = ws.tables.read(TRIALS.name, columns=["kind", "metric", "value", "start", "end"])
+    found = found.filter((pl.col("kind") == "strategy") & (pl.col("metric") == "sharpe_annual"))
+    long_enough = 2 * (pl.col("end") - pl.col("start")).dt.total_days() >= (end - start).days
+    kept = pl.when(long_enough).then(pl.col("value").cast(pl.Float64)).fill_null(float("nan"))
+    return found.select(kept)["value"].to_numpy()
 
 
 def count(ws: Workspace, kind: str | None = None) -> int:

@@ -60,7 +60,7 @@ class RunFacts:
     capital: float  # at the start
     code: str  # version of the code
     seed: int | None
-    trials: int  # models and strategies ever scored on this market, these included
+    trials: int  # strategies ever scored on this market, these included
     currency: str = ""  # such as "USD"; "": not named
     bars_version: int | None = None  # of the table
     more: tuple[tuple[str, str], ...] = ()  # further (name, value) pairs
@@ -163,6 +163,7 @@ class SignificanceFigures:
     active_p: float = NAN
     active_reason: str = ""
     cash_rate: float = 0.0
+    tested_sharpe: float = NAN  # a year, of the returns beyond cash; the Sharpe ratio itself where cash earns nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trading_core.metrics.forecasts import newey_west_t
-from trading_core.metrics.significance import newey_west_lags
+from trading_core.metrics.significance import MIN_RETURNS, newey_west_lags
 from trading_core.plots import page, sortable, verdict
 from trading_core.plots.evaluation_data import EvaluationReport, ForecastReport, StrategyReport
 from trading_core.plots.evaluation_order import contenders, head_of, main_benchmark, random_p
@@ -71,7 +71,7 @@ def checks_of(strategy: StrategyReport) -> Checks:
         _below(-sure.deflated, SIGNIFICANT - 1.0),
         _below(sure.fdr_p, SIGNIFICANT),
         sure.stepm,
-        _below(random_p(strategy), SIGNIFICANT),
+        _below(_random_p(strategy), SIGNIFICANT),
     )
 
 
@@ -178,7 +178,7 @@ def _trials(report: EvaluationReport, found: Sequence[StrategyReport]) -> str:
     fdr = _known(checks_of(s).fdr for s in found)
     also = f" With false discoveries held to 5{NBSP}%: {_count(sum(fdr))} of {len(fdr)}." if fdr else ""
     return (
-        f"Counting all {report.run.trials:,} trials on this market, a deflated Sharpe ratio above 95{NBSP}% is left to "
+        f"Counting all {report.run.trials:,} strategies tried here, a deflated Sharpe ratio above 95{NBSP}% is left to "
         f"{_count(passed)} of {len(known)}; the highest is {verdict.percent(known[-1].significance.deflated)} "
         f"({known[-1].label}).{also}"
     )
@@ -208,9 +208,15 @@ def _overfitting(report: EvaluationReport) -> str:
     if not math.isfinite(found.pbo):
         return f"The probability of backtest overfitting cannot be said: {found.reason or 'too little is known'}."
     return (
-        f"Picking the best on half of the sessions, one would have picked one below the median of the other half in "
+        f"Picking the best on half of the sessions, one would have picked one not above the median of the other half in "
         f"{verdict.percent(found.pbo, 0)} of splits (probability of backtest overfitting; 50{NBSP}% is picking blindly)."
     )
+
+
+def _random_p(strategy: StrategyReport) -> float:
+    """NaN with fewer random portfolios than it takes to be beaten by one in twenty."""
+    draws = int(np.isfinite(strategy.random.sharpe).sum()) if strategy.random else 0
+    return random_p(strategy) if draws >= 1 / SIGNIFICANT - 1 else math.nan
 
 
 def _random(found: Sequence[StrategyReport]) -> str:
@@ -250,7 +256,10 @@ def ic_t(forecast: ForecastReport) -> float:
     if forecast.ic is None:
         return math.nan
     known = int(np.isfinite(forecast.ic.ic).sum())
-    return newey_west_t(forecast.ic.ic, max(forecast.horizon - 1, newey_west_lags(known))) if known > 2 else math.nan
+    enough = known >= max(
+        MIN_RETURNS, 10 * forecast.horizon
+    )  # with fewer the error of a few overlapping labels is nothing
+    return newey_west_t(forecast.ic.ic, max(forecast.horizon - 1, newey_west_lags(known))) if enough else math.nan
 
 
 def _sentences(report: EvaluationReport, s: StrategyReport) -> str:

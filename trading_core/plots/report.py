@@ -80,7 +80,7 @@ def _head(report: EvaluationReport) -> str:
         ("Sessions", f"{run.start} to {run.end}"),
         ("Symbols", f"{run.symbols:,}"),
         ("Capital", f"{run.capital:,.0f}{unit}" if math.isfinite(run.capital) else "–"),
-        ("Scored on this market", f"{run.trials:,} models and strategies"),
+        ("Tried on this market", f"{run.trials:,} strategies"),
         *([("Bars table", f"version {run.bars_version}")] if run.bars_version is not None else []),
         ("Code", run.code),
         *([("Seed", str(run.seed))] if run.seed is not None else []),

@@ -43,7 +43,10 @@ def sharpe_sentence(sharpe: float, sure: SignificanceFigures) -> str:
         (way.standard_error for way in (sure.hac, *(w for _, w in known)) if math.isfinite(way.standard_error)), 0.0
     )
     said = ", ".join(f"{p_text(way.p_value)} ({name})" for name, way in known)
-    return f"Its Sharpe ratio is {_signed(sharpe)} ± {error:.2f}; against zero {said}: {_judged(known)}."
+    shown = f"Its Sharpe ratio is {_signed(sharpe)} ± {error:.2f}"
+    if sure.cash_rate and math.isfinite(sure.tested_sharpe):
+        shown = f"Its Sharpe ratio is {_signed(sharpe)}, beyond cash {_signed(sure.tested_sharpe)} ± {error:.2f}"
+    return f"{shown}; against zero {said}: {_judged(known)}."
 
 
 def _judged(known: Sequence[tuple[str, SharpeWay]]) -> str:
@@ -94,7 +97,7 @@ def trials_sentence(trials: int, best_p: float) -> str:
     corrected = min(best_p * trials, 1.0)
     survives = "still significant" if corrected < SIGNIFICANT else "not significant"
     return (
-        f"{trials} models and strategies have been scored on this market. The smallest p-value, "
+        f"{trials} strategies have been tried on this market. The smallest p-value, "
         f"{best_p:.2g}, corrected for that many tries (Bonferroni) is {corrected:.2g}: {survives}."
     )
 

@@ -35,7 +35,7 @@ def prices(sessions: int) -> FloatArray:
 
 def any_view(strategy: Strategy) -> SessionView:
     closes, row = prices(strategy.lookback), np.zeros(len(SYMBOLS))
-    quantiles, columns = np.zeros((len(SYMBOLS), len(QUANTILES))), dict.fromkeys(strategy.columns, closes)
+    quantiles, columns = np.full((len(SYMBOLS), len(QUANTILES)), np.nan), dict.fromkeys(strategy.columns, closes)
     return session_view(
         DAY, DAY + timedelta(days=1), 0, SYMBOLS, row, quantiles, row, closes, closes, row, 1.0, columns
     )
@@ -43,7 +43,7 @@ def any_view(strategy: Strategy) -> SessionView:
 
 def any_inputs(strategy: Strategy) -> SignalInputs:
     closes, row = prices(strategy.lookback), np.zeros((1, len(SYMBOLS)))
-    quantiles, columns = np.zeros((*row.shape, len(QUANTILES))), dict.fromkeys(strategy.columns, closes)
+    quantiles, columns = np.full((*row.shape, len(QUANTILES)), np.nan), dict.fromkeys(strategy.columns, closes)
     return SignalInputs(
         SYMBOLS, (DAY,), (0,), row, quantiles, row, closes, closes.copy(), np.ones_like(closes), columns
     )
@@ -75,7 +75,10 @@ def compile_sessions() -> None:
 
 
 def compile_strategies() -> None:
-    """The signals of every registered strategy, for a panel and for a view: a view's arrays are read-only, another type."""
+    """The signals of every registered strategy, for a panel and for a view: a view's arrays are read-only, another type.
+
+    Quantiles are not known: an optimiser, which has nothing to compile here, has then nothing to do.
+    """
     for entry in STRATEGIES.values():
         strategy = entry.build(entry.params())
         strategy.decide(any_view(strategy))

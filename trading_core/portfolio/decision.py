@@ -82,7 +82,7 @@ def decide(
     `min_order_notional` in currency. Without `limits` no risk rule is applied, and positions may not exceed equity. An
     account that is worth nothing decides nothing. Errors: StrategyOutputError.
     """
-    max_gross = limits.max_gross if limits else 1.0
+    max_gross = max(limits.max_gross, 1.0) if limits else 1.0  # a lower limit is for the rule to scale down to
     if account.equity <= 0:
         return Decision(np.array(account.weights), (), ())
     targets = validate_weights(name, strategy.decide(view), view, max_gross, strategy.short)

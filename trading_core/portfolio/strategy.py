@@ -113,7 +113,13 @@ class SignalStrategy:
         raise NotImplementedError
 
     def decide(self, view: SessionView) -> FloatArray:
-        signal = self.signals(_inputs_of(view))[-1]
+        signals = np.asarray(self.signals(_inputs_of(view)))
+        if signals.shape != (1, len(view.symbols)):
+            expected = (1, len(view.symbols))
+            raise StrategyOutputError(
+                type(self).__name__, f"its signals have shape {signals.shape}; expected {expected}"
+            )
+        signal = signals[-1]
         weights = np.array(view.weights)
         return allocate(self.allocation, np.array(signal, dtype=np.float64), view.tradable, weights, view.ordinal)
 

@@ -23,8 +23,8 @@ def floor_quantity(quantity: float, fractional: bool) -> float:
 def value(quantities: FloatArray, marks: FloatArray, cash: float, weights: FloatArray) -> float:
     """Equity = cash + positions at `marks`; fills `weights` with fractions of it (zeros where equity is not above 0)."""
     equity = cash
+    weights[:] = 0.0
     for s in range(len(quantities)):
-        weights[s] = 0.0
         if quantities[s] != 0.0:
             weights[s] = quantities[s] * marks[s]
             equity += weights[s]

@@ -29,15 +29,28 @@ def _sink(scores: FloatArray, columns: IntArray, place: int) -> None:
 
 
 @compiled
-def _mark_best(score: FloatArray, count: int, best: BoolArray) -> int:
-    """Marks the `count` highest scores above -inf in `best`; of equal ones the first columns. Returns how many.
+def _bar(score: FloatArray, count: int) -> float:
+    """A score that at least `count` columns reach: the lowest of the best of as many blocks. count: 1 .. all."""
+    size, low = len(score) // count, math.inf
+    for block in range(count):
+        high = -math.inf
+        for s in range(block * size, (block + 1) * size):
+            high = score[s] if score[s] > high else high
+        low = min(low, high)
+    return low
 
-    One pass over the scores, with the best so far in a heap: only few replace the worst of them.
+
+@compiled
+def _mark_best(score: FloatArray, count: int, best: BoolArray) -> IntArray:
+    """Marks the `count` highest scores above -inf in `best`; of equal ones the first columns. Returns their columns.
+
+    One pass over the scores that reach a bar, with the best so far in a heap: only few replace the worst of them.
     """
     best[:] = False
+    low = _bar(score, count) if 0 < count <= len(score) else -math.inf
     scores, columns, size, s = np.empty(max(count, 0)), np.empty(max(count, 0), np.int64), 0, 0
     while s < len(score) and size < count:
-        if score[s] > -math.inf:
+        if score[s] > -math.inf and score[s] >= low:
             scores[size], columns[size] = score[s], s
             size += 1
         s += 1
@@ -52,7 +65,7 @@ def _mark_best(score: FloatArray, count: int, best: BoolArray) -> int:
                 worst = scores[0]
     for i in range(size):
         best[columns[i]] = True
-    return size
+    return columns[:size]
 
 
 @compiled
@@ -61,10 +74,9 @@ def _top_k(rule: Allocation, signal: FloatArray, known: BoolArray, weights: Floa
     count = len(signal)
     score, best = np.empty(count), np.empty(count, np.bool_)
     held, held_count = np.empty(count, np.int64), 0
-    ranked, locked, locked_weight, spare = 0, 0, 0.0, 1.0
+    locked, locked_weight, spare = 0, 0.0, 1.0
     for s in range(count):
         score[s] = signal[s] if known[s] else -math.inf
-        ranked += 1 if score[s] > -math.inf else 0
         if weights[s] != 0.0:
             spare -= weights[s]
             held[held_count] = s
@@ -76,18 +88,16 @@ def _top_k(rule: Allocation, signal: FloatArray, known: BoolArray, weights: Floa
     places = max(rule.k - locked, 0)
     keep = places + rule.buffer
     if rule.keep_share > 0.0:
-        keep = max(places, math.ceil(rule.keep_share * ranked))
-    _mark_best(score, keep if places > 0 else 0, best)
+        keep = max(places, math.ceil(rule.keep_share * np.sum(score > -math.inf)))
+    chosen = _mark_best(score, keep if places > 0 else 0, best)
     even = min(1.0 / rule.k, max(1.0 - locked_weight, 0.0) / places) if places > 0 else 0.0
     stays, budget = _keep(rule, score, best, known, weights, held, places, even, max(spare, 0.0), target)
-    if keep > places:  # else the best that are not held are just the ones to buy
-        for column in held:
-            score[column] = -math.inf
-        _mark_best(score, places - stays, best)
-    share = budget / (places - stays) if places > stays else 0.0
-    for s in range(count):
-        if best[s] and weights[s] == 0.0:
-            target[s] = even if rule.reweight else share
+    # Of the best that are not held there are at least as many as open places, where so many are known.
+    entering = np.sort(chosen[weights[chosen] == 0.0])
+    if len(entering) > places - stays:
+        entering = entering[_mark_best(score[entering], places - stays, best[: len(entering)])]
+    for s in entering:
+        target[s] = even if rule.reweight else budget / (places - stays)
 
 
 @compiled
@@ -113,7 +123,7 @@ def _keep(
         for s in held:
             if best[s]:
                 among[s] = score[s]
-        stays = _mark_best(among, places, best)
+        stays = len(_mark_best(among, places, best))
     for s in held:
         if not known[s]:
             target[s] = weights[s]
@@ -176,8 +186,8 @@ def allocate(
     known = np.empty(len(signal), np.bool_)
     held = False
     for s in range(len(signal)):
-        known[s] = tradable[s] and not math.isnan(signal[s])
-        held = held or weights[s] != 0.0
+        known[s] = tradable[s] & (not math.isnan(signal[s]))
+        held |= weights[s] != 0.0
     if rule.kind == GIVEN:
         target[:] = signal
     elif ordinal % rule.every != 0:
@@ -201,10 +211,11 @@ def flawed(target: FloatArray, weights: FloatArray, tradable: BoolArray, max_gro
     (or the present gross weight, where drift has brought it higher), or moving a symbol without a bar."""
     gross, now = 0.0, 0.0
     for s in range(len(target)):
-        if not math.isfinite(target[s]) or (target[s] < 0.0 and not short):
-            return True
-        if not tradable[s] and target[s] != weights[s]:
-            return True
-        gross += abs(target[s])
-        now += abs(weights[s])
+        if target[s] != 0.0 or weights[s] != 0.0:
+            if not math.isfinite(target[s]) or (target[s] < 0.0 and not short):
+                return True
+            if not tradable[s] and target[s] != weights[s]:
+                return True
+            gross += abs(target[s])
+            now += abs(weights[s])
     return gross > max(max_gross, now) + SLACK

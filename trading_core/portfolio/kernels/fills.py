@@ -79,7 +79,7 @@ def fill(
     for i in range(len(columns)):
         cap = (
             floor_quantity(rates.participation * volumes[i], rules.fractional)
-            if rates.participation < 1e300
+            if rates.participation < math.inf
             else math.inf
         )
         if not usable(prices[i]):

@@ -51,9 +51,9 @@ def plan(
     columns, amounts = np.empty(count, np.int64), np.empty(count)
     n, need = 0, 0.0
     for s in range(count):
-        price, held = closes[s], quantities[s]
-        if target[s] == weights[s] or not usable(price):
+        if target[s] == weights[s] or not usable(closes[s]):
             continue
+        price, held = closes[s], quantities[s]
         if target[s] > weights[s]:
             # A purchase: what covers a short is exact, what goes beyond is the cash wanted for it.
             cover = -held if held < 0.0 and target[s] >= 0.0 else 0.0

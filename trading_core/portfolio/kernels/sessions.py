@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -90,7 +91,7 @@ class _Orders(NamedTuple):
     columns: IntArray
     amounts: FloatArray  # signed quantities
     prices: FloatArray
-    volumes: FloatArray  # traded in T
+    volumes: FloatArray  # traded in T; zeros where nothing is capped
     sigma: FloatArray  # as known at D; zeros where no impact is asked for
     adv: FloatArray
     references: FloatArray  # the closes of D that the orders were sized with
@@ -107,7 +108,7 @@ def _decide(
     for s in range(len(closes)):
         tradable[s] = usable(closes[s])
     target = allocate(account.allocation, signal, tradable, weights, ordinal)
-    return target, flawed(target, weights, tradable, account.limits.max_gross, account.rules.short)
+    return target, flawed(target, weights, tradable, max(account.limits.max_gross, 1.0), account.rules.short)
 
 
 @compiled
@@ -154,18 +155,20 @@ def _night(
 
 @compiled
 def _at_open(
-    market: Market, d: int, columns: IntArray, amounts: FloatArray, ratio: FloatArray, impact: bool
+    market: Market, d: int, columns: IntArray, amounts: FloatArray, ratio: FloatArray, rates: CostRates
 ) -> _Orders:
     """The orders of D with what their fills at T depend on, restated for T's splits."""
-    count, t = len(columns), d + 1
-    restated, prices, volumes, references = np.empty(count), np.empty(count), np.empty(count), np.empty(count)
-    sigma, adv = np.zeros(count), np.zeros(count)
+    count, t, capped = len(columns), d + 1, rates.participation < math.inf
+    restated, prices, references = np.empty(count), np.empty(count), np.empty(count)
+    volumes, sigma, adv = np.zeros(count), np.zeros(count), np.zeros(count)
     for i in range(count):
         s = columns[i]
         restated[i] = amounts[i] * ratio[s]
-        prices[i], volumes[i] = market.prices[t, s], market.volumes[t, s]
+        prices[i] = market.prices[t, s]
         references[i] = market.closes[d, s] / ratio[s]
-        if impact:
+        if capped:
+            volumes[i] = market.volumes[t, s]
+        if rates.impact > 0.0:
             sigma[i], adv[i] = market.sigma[d, s], market.adv[d, s] * ratio[s]
     return _Orders(columns, restated, prices, volumes, sigma, adv, references)
 
@@ -253,7 +256,7 @@ def run_sessions(
             )
         cash = _night(market, account, d, quantities, cash, ratio, path)
         if len(columns) > 0:
-            orders = _at_open(market, d, columns, amounts, ratio, rates.impact > 0.0)
+            orders = _at_open(market, d, columns, amounts, ratio, rates)
             paid, flags = np.zeros(len(columns)), np.zeros(len(columns), np.int64)
             filled, cash = fill(
                 columns, orders.amounts, orders.prices, orders.volumes, orders.sigma, orders.adv, quantities, cash,
