@@ -8,6 +8,7 @@ import sys
 BENCHMARKS = {
     "dag_parse": "seconds to parse each DAG file over Airflow's own import",
     "features": "feature values per second beside Qlib, polars, pandas and TA-Lib; one new session; streaming",
+    "backtest": "one backtest and 100 variants beside vectorbt, with the same trades; statistics; bootstrap",
     "tft": "the TFT beside pytorch-forecasting's pipeline and neuralforecast's: forecasts, training steps, gathering, memory",
     "commands": "time and peak memory of make run, in a fresh clone",
 }
