@@ -81,7 +81,7 @@ def _finished(platform: Platform, dag_id: str, without: list[dict[str, Any]] | N
     """All backfill runs of the DAG when they are done, in the order they started, `without` those known before."""
     known = {run["dag_run_id"] for run in without or []}
     ids = [run["dag_run_id"] for run in platform.runs(dag_id, run_type="backfill") if run["dag_run_id"] not in known]
-    platform.wait(dag_id, ids, within_s=300)
+    platform.wait(dag_id, ids, within_s=600)
     found = [run for run in platform.runs(dag_id, run_type="backfill") if run["dag_run_id"] in ids]
     return sorted(found, key=lambda run: run["start_date"])
 

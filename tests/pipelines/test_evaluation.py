@@ -110,6 +110,7 @@ def test_costs_can_be_replaced_and_wrong_ones_are_named(ws: Workspace) -> None:
         evaluated(ws, ["top10"], walk_forwards=("0123456789abcdef",))
 
 
+@pytest.mark.thorough
 def test_fills_can_be_had_at_the_close(ws: Workspace) -> None:
     made = evaluated(ws, ["equal-weight"], fill_at="close", costs={"impact_coefficient": 0.0})
     first = table(ws, made, "trades").row(0, named=True)
@@ -117,6 +118,7 @@ def test_fills_can_be_had_at_the_close(ws: Workspace) -> None:
     assert first["price"] == pytest.approx(bar["close"][0] * 1.0004, rel=1e-12)
 
 
+@pytest.mark.thorough
 def test_forecasts_with_holes_are_said_to_have_them(ws: Workspace) -> None:
     days = ws.tables.read("forecasts")["session"].unique().sort().to_list()
     gone = ws.tables.read("forecasts")["symbol"].min()
@@ -152,6 +154,7 @@ def test_fewer_than_thirty_returns_have_no_p_value_and_a_reason(ws: Workspace) -
     assert math.isfinite(made.strategies[0].total_return)
 
 
+@pytest.mark.thorough
 def test_forecasts_of_several_versions_are_stitched_and_what_needs_one_card_is_left_out(ws: Workspace) -> None:
     """Two segments of one version are its forecasts; a threshold that lies in the cards of several versions is not taken."""
     names = ("top10", "long-flat-searched", "equal-weight")
@@ -171,6 +174,7 @@ def test_forecasts_of_several_versions_are_stitched_and_what_needs_one_card_is_l
     assert "long-flat-searched · linear was left out: its threshold lies in the cards of several versions." in page
 
 
+@pytest.mark.thorough
 def test_a_sweep_is_every_combination_and_every_one_is_counted(ws: Workspace) -> None:
     before = len(ws.tables.read(TRIALS.name))
     wanted = Wanted(("champion",), ("top10",))
@@ -202,6 +206,7 @@ def test_what_a_few_sessions_scored_counts_and_does_not_widen_the_luck_of_a_year
     assert np.nanmax(trials.sharpe_ratios(ws, date(2024, 12, 27), end)) == 53.9
 
 
+@pytest.mark.thorough
 def test_a_benchmark_and_other_costs_are_no_trials(ws: Workspace) -> None:
     before = len(ws.tables.read(TRIALS.name))
     evaluated(ws, ["equal-weight", "buy-and-hold"])

@@ -24,7 +24,9 @@ def ran(ws: Workspace, strategy: str, end: date = END) -> parity.ParityRef:
 
 
 # One that keeps what it holds, one that trades everything every session, one that is short and pays for what it borrows.
-@pytest.mark.parametrize("strategy", ["top10", "proportional", "long-short"])
+@pytest.mark.parametrize(
+    "strategy", ["top10", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("proportional", "long-short"))]
+)
 def test_replay_and_backtest_are_the_same_to_the_bit_of_every_trade(ws: Workspace, strategy: str) -> None:
     costs = ws.market.costs.model_copy(update={"interest_bps_annual": 300.0, "borrow_bps_annual": 500.0})
     ws = open_workspace(ws.market.model_copy(update={"costs": costs}), ws.settings)
@@ -38,6 +40,7 @@ def test_replay_and_backtest_are_the_same_to_the_bit_of_every_trade(ws: Workspac
     assert again == made
 
 
+@pytest.mark.thorough
 def test_a_short_account_is_flattened_by_buying_back(ws: Workspace) -> None:
     account = ran(ws, "long-short", date(2025, 5, 2)).account
     ledger = Ledger(ws.ledger_store())
@@ -76,6 +79,7 @@ def test_what_cannot_be_compared_is_named(ws: Workspace) -> None:
         parity.compare_account(ws, ref.account)
 
 
+@pytest.mark.thorough
 def test_a_users_own_strategy_file_is_replayed_too(ws: Workspace) -> None:
     folder = ws.settings.var_dir / "configs" / "strategies"
     folder.mkdir(parents=True, exist_ok=True)
