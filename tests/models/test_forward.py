@@ -64,7 +64,7 @@ def _has_bf16_lstm() -> bool:
 @pytest.mark.parametrize("name", ["tft", "lstm", "gru", "transformer", "mlp", "hybrid", "kan_former"])
 def test_mixed_precision_gives_float32_near_the_exact_values(name: str) -> None:
     """As validation runs on a GPU in bf16; bfloat16 has 8 bits."""
-    if name in ("lstm", "tft", "hybrid") and not _has_bf16_lstm():
+    if name == "lstm" and not _has_bf16_lstm():
         pytest.skip("this processor has no LSTM in bfloat16")
     module, samples = network(name), samples_of(DAYS[:2])
     exact = forward_samples(module, samples)
