@@ -1,4 +1,4 @@
-"""The trade of one session: check, infer, decide (frozen), sell, buy, settle. Due before each session's open.
+"""The trade of one session: check, infer, decide (frozen), approve, sell, buy, settle. Due before each open.
 
 The partition key is the session to trade. Runs of a backfill, and runs whose session is not the one tradable now, are replays
 on a paper account of their own. That no session trades twice is the ledger's promise: every task may be run again.
@@ -11,6 +11,9 @@ from typing import Any
 
 import runtime
 from airflow.sdk import (
+    AsyncCallback,
+    DeadlineAlert,
+    DeadlineReference,
     ExceptionRetryPolicy,
     Param,
     RetryAction,
@@ -19,7 +22,9 @@ from airflow.sdk import (
     result,
     task,
 )
+from alerts import TradingAlert
 from session_timetable import SessionTimetable
+from trading_tasks import Approval, WaitForFills
 
 CALENDAR = runtime.config.load_market(runtime.SETTINGS.market, runtime.SETTINGS).calendar
 # In a market that never closes T opens when D closes: there the trade follows D's backfill (see Sessions.deadline).
@@ -32,6 +37,8 @@ DUE_MINUTES = (
 # An order that the risk rules, the ledger's order of sessions or a halt refuse is refused for good: retrying cannot help.
 NO_RETRY = (
     "OrderWindowClosedError",
+    "AccountMismatchError",
+    "BrokerAccessError",
     "RiskRejectionError",
     "TradingHaltedError",
     "StrategyConflictError",
@@ -57,6 +64,13 @@ RETRY_POLICY = ExceptionRetryPolicy(
         "execution_timeout": timedelta(minutes=20),
         "pool": "trading",
     },
+    on_failure_callback=TradingAlert(),
+    deadline=DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(minutes=runtime.SETTINGS.trade_deadline_minutes),
+        callback=AsyncCallback("alerts.late"),
+        name="daily_trade is late",
+    ),
     tags=["trading", "execution"],
     doc_md=__doc__,
     params={
@@ -73,6 +87,12 @@ RETRY_POLICY = ExceptionRetryPolicy(
             pattern=r"^[a-z0-9][a-z0-9-]{0,30}$",
             title="Replay name",
             description="Trades on the paper account `replay-<market>-<name>`, whatever broker is configured.",
+        ),
+        "approval": Param(
+            runtime.SETTINGS.approval,
+            type="boolean",
+            title="Ask a person",
+            description="Nothing is sent before somebody approves the decision under Required Actions; no answer is a no.",
         ),
     },
 )
@@ -97,6 +117,7 @@ def daily_trade() -> None:
             session=session,
             is_backfill=kind == "backfill",
             replay=params["replay"],
+            approval=params["approval"] and kind != "backfill",
             run_id=runtime.safe_run_id(),
             now=runtime.now(),
         )
@@ -131,8 +152,10 @@ def daily_trade() -> None:
     opened = check()
     inferred = infer(opened)
     decided = decide(inferred)
-    decided >> (sold := sell(inferred)) >> (bought := buy(inferred)) >> settle(inferred)
-    del sold, bought
+    approved = Approval(task_id="approve", session=inferred)
+    wait_sold = WaitForFills(task_id="wait_sold", session=inferred, side="sell")
+    wait_bought = WaitForFills(task_id="wait_bought", session=inferred, side="buy")
+    decided >> approved >> sell(inferred) >> wait_sold >> buy(inferred) >> wait_bought >> settle(inferred)
 
 
 def _step(name: str, session: dict[str, Any]) -> dict[str, Any]:

@@ -74,16 +74,30 @@ def workspace(market: str | None = None) -> Workspace:
 
 
 def settings() -> config.Settings:
-    """Settings from the environment; S3 credentials from the Airflow connection `aws_default` where they are not set there."""
+    """Settings from the environment; where credentials are not set there, those of S3 come from the Airflow connection
+    `aws_default`, those of the broker Alpaca from `alpaca_default`."""
+    return _with_alpaca_keys(_with_aws_keys(config.read_settings()))
+
+
+def _with_alpaca_keys(found: config.Settings) -> config.Settings:
+    if not found.broker.startswith("alpaca") or found.alpaca_key_id is not None or found.alpaca_secret_key is not None:
+        return found
+    connection = _connection("alpaca_default")
+    if connection is None:
+        return found
+    keys = {"alpaca_key_id": _secret(connection.login), "alpaca_secret_key": _secret(connection.password)}
+    return found.model_copy(update=keys)
+
+
+def _with_aws_keys(found: config.Settings) -> config.Settings:
     import os
 
-    found = config.read_settings()
     uses_aws = found.artifacts.startswith("s3://") or found.ledger.startswith("dynamodb://")
     if not uses_aws or found.s3_access_key_id is not None or os.environ.get("AWS_ACCESS_KEY_ID"):
         return found
-    connection = _aws_connection()
+    connection = _connection("aws_default")
     if connection is None:
-        return found
+        return found  # then boto3's own chain applies (instance role, profile)
     extra = connection.extra_dejson
     endpoint = extra.get("endpoint_url") or ""
     return found.model_copy(
@@ -97,14 +111,15 @@ def settings() -> config.Settings:
     )
 
 
-def _aws_connection() -> Any:
+def _connection(name: str) -> Any:
+    """An Airflow connection, or None where there is none of that name."""
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     try:
-        return BaseHook.get_connection("aws_default")
+        return BaseHook.get_connection(name)
     except AirflowNotFoundException:
-        return None  # then boto3's own chain applies (instance role, profile)
+        return None
 
 
 def _secret(value: str | None) -> Any:

@@ -69,7 +69,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "boto3": (f"{CORE}/storage", f"{CORE}/execution/store_dynamodb.py"),
     "botocore": (f"{CORE}/storage", f"{CORE}/execution/store_dynamodb.py"),
     "yfinance": (f"{CORE}/market/yahoo.py",),
-    "alpaca": (f"{CORE}/market/alpaca.py",),
+    "alpaca": (f"{CORE}/market/alpaca.py", f"{CORE}/execution/alpaca_calls.py"),
     "numba": (
         f"{CORE}/features/kernels",
         f"{CORE}/portfolio/kernels",

@@ -235,6 +235,9 @@ def test_all_problems_are_told_at_once() -> None:
         ("strategy", "capital", "plenty"),
         ("strategy", "risk", {"max_position": 1.5}),
         ("strategy", "risk", {"max_gross": 0}),
+        ("strategy", "risk", {"max_names": 0}),
+        ("strategy", "risk", {"max_order_notional": float("inf")}),
+        ("strategy", "risk", {"max_daily_loss": 0}),
         ("strategy", "min_order_notional", -1),
     ],
 )

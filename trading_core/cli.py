@@ -29,13 +29,13 @@ from trading_core.commands.features import features_app
 from trading_core.commands.judging import add_judging
 from trading_core.commands.models import models_app
 from trading_core.commands.quality import print_overview
+from trading_core.commands.trading import add_trading, executions_app
 from trading_core.commands.tuning import add_tuning
 from trading_core.errors import TradingError, UnknownNameError
 
 app = typer.Typer(
     help="Forecasting models trained, judged and traded.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-executions_app = typer.Typer(help="What was executed.", no_args_is_help=True)
 config_app = typer.Typer(help="Configuration files.", no_args_is_help=True)
 market_app = typer.Typer(help="Markets.", no_args_is_help=True)
 quality_app = typer.Typer(help="What the quality gate finds in bars, and a person's answers to it.")
@@ -63,6 +63,7 @@ def _run_id() -> str:
 add_tuning(app, lambda: _now())
 add_judging(app, lambda: _now(), _run_id)
 add_evaluating(app, lambda: _now(), _run_id)
+add_trading(app, lambda: _now(), _run_id)
 
 
 # --- operations -------------------------------------------------------------------------------------------------------
@@ -165,93 +166,7 @@ def predict(
     )
 
 
-@app.command()
-def trade(
-    market: Market = "",
-    strategy: Annotated[
-        str, typer.Option(help="A file of configs/strategies. Default: TRADING_STRATEGY or top10.")
-    ] = "",
-    session: Annotated[str | None, typer.Option(help="Session to trade, YYYY-MM-DD. Default: the next one.")] = None,
-    replay: Annotated[str | None, typer.Option(help="Trade on the paper account replay-<market>-<name>.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Trade one session: check, infer, decide, sell, buy, settle. Running it again changes nothing.
-
-    Needs features of the session before, and a champion: `trading backfill`, `trading train`.
-    """
-    from trading_core.pipelines import trade as pipeline
-
-    ws = opened(market)
-    made = pipeline.run(
-        ws,
-        strategy=strategy or ws.settings.strategy,
-        session=parsed_day(session),
-        is_backfill=False,
-        replay=replay,
-        run_id=_run_id(),
-        now=_now(),
-    )
-    show(made, as_json)
-
-
-def _control(action: str, market: str, account: str, reason: str, as_json: bool) -> None:
-    from trading_core.pipelines import controls
-
-    show(controls.act(opened(market), action, account, reason, by="trading command", now=_now()), as_json)
-
-
-Account = Annotated[str, typer.Option(help="An account id, or all.")]
-Reason = Annotated[str, typer.Option(help="Kept in the ledger.")]
-
-
-@app.command()
-def halt(market: Market = "", account: Account = "all", reason: Reason = "by hand", as_json: Json = False) -> None:
-    """Stop all trading: no order is sent until `trading resume`."""
-    _control("halt", market, account, reason, as_json)
-
-
-@app.command()
-def resume(market: Market = "", account: Account = "all", reason: Reason = "by hand", as_json: Json = False) -> None:
-    """Lift a halt."""
-    _control("resume", market, account, reason, as_json)
-
-
-@app.command()
-def flatten(
-    account: Annotated[str, typer.Option(help="The account to close.")],
-    market: Market = "",
-    reason: Reason = "by hand",
-    as_json: Json = False,
-) -> None:
-    """Halt an account, cancel what is pending and sell everything at the next open."""
-    _control("flatten", market, account, reason, as_json)
-
-
-@app.command()
-def settle(
-    account: Annotated[str, typer.Option(help="The account whose open session is to be settled.")],
-    market: Market = "",
-    as_json: Json = False,
-) -> None:
-    """Fill what the market has filled since, without starting a new session."""
-    _control("settle", market, account, "", as_json)
-
-
 # --- lists ------------------------------------------------------------------------------------------------------------
-
-
-@executions_app.command("list")
-def executions_list(
-    market: Market = "",
-    account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
-    session: Annotated[str | None, typer.Option(help="Only this session, YYYY-MM-DD.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Every fill with what made it: strategy, model version, features version, client order id."""
-    from trading_core.pipelines import trade as pipeline
-
-    rows = pipeline.executions(opened(market), account=account, session=parsed_day(session))
-    show_rows(rows, as_json, "Nothing was executed yet. Trade a session with `trading trade`.")
 
 
 @config_app.command("check")

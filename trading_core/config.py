@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     strategy: str = "top10"  # the strategy the scheduled daily trade runs
     model: str = "tft"  # the model config the training form proposes
     broker: str = "paper"
+    trade_mode: Literal["", "dry", "shadow", "live"] = ""  # default: live for the paper broker, dry for a real one
+    approval: bool = False  # whether the form of daily_trade proposes to ask a person before anything is sent
+    trade_deadline_minutes: Annotated[int, Field(ge=1)] = 90  # an alert is sent when daily_trade takes longer
     train_where: Literal["local", "gpu_queue", "kubernetes"] = "local"
     close_delay_minutes: Annotated[int, Field(ge=0)] = 30  # feature_backfill is due this long after a session's close
     open_lead_minutes: Annotated[int, Field(ge=1)] = 30  # daily_trade is due this long before a session's open
@@ -76,6 +79,12 @@ class Settings(BaseSettings):
     s3_secret_access_key: SecretStr | None = None
     dynamodb_endpoint_url: str = ""
     dynamodb_region: str = "us-east-1"
+
+    alpaca_key_id: SecretStr | None = None
+    alpaca_secret_key: SecretStr | None = None
+    alpaca_url: str = ""  # in place of Alpaca's trading endpoint; see execution.alpaca_calls
+    real_money: str = ""  # the name of the broker that may trade real money
+    paper_faults: str = ""  # faults on purpose at the paper broker, for rehearsals; see execution.faulty
 
     @property
     def artifacts(self) -> str:
@@ -126,9 +135,7 @@ class UniverseConfig(_Strict):
     """Which symbols may be forecast and traded on a session, judged with that session's past only."""
 
     min_history: Annotated[int, Field(ge=1)] = 60  # sessions with a bar, up to and including the decision session
-    min_dollar_volume: Annotated[float, Field(ge=0)] = (
-        0.0  # median of the last 20 sessions; refused unless prices are raw
-    )
+    min_dollar_volume: Annotated[float, Field(ge=0)] = 0.0  # median of 20 sessions; refused unless prices are raw
     min_price: Annotated[float, Field(ge=0)] = 0.0  # of the decision session's close; refused unless prices are raw
     membership: str | None = None  # a CSV or Parquet file with symbol, from, to: who belongs to the universe when
 
@@ -164,9 +171,7 @@ class MarketConfig(_Strict):
     overlap_sessions: Annotated[int, Field(ge=0)] = 3  # stored sessions fetched again with new ones: shows corrections
     compute_sessions: Annotated[int, Field(ge=1)] = 750  # sessions that one feature task computes
     instruments: str | None = None  # a CSV or Parquet file: symbol, from, to, sector and any other column
-    test_sessions: Annotated[int, Field(ge=20)] = (
-        252  # the last sessions, which no model trained by `make run` has seen
-    )
+    test_sessions: Annotated[int, Field(ge=20)] = 252  # the last ones, which no model trained by `make run` has seen
     costs: CostConfig = CostConfig()
     universe: UniverseConfig = UniverseConfig()
     quality: QualityConfig = QualityConfig()
@@ -192,9 +197,7 @@ class ModelConfig(_Strict):
     features: Annotated[list[str], Field(min_length=1)]
     horizons: Annotated[list[Annotated[int, Field(ge=1, le=63)]], Field(min_length=1)] = [1]
     encoder_length: Annotated[int, Field(ge=1, le=512)] = 20
-    target_scale: Literal["volatility", "none"] = (
-        "volatility"  # label divided by trailing volatility known at the decision
-    )
+    target_scale: Literal["volatility", "none"] = "volatility"  # label / trailing volatility known at the decision
     scaler: Literal["zscore", "robust"] = "zscore"  # mean and standard deviation, or median and interquartile range
     mask_above: Annotated[float, Field(ge=0, lt=1)] = 0.01  # missing in more of the training rows: gets a mask channel
     static: list[Literal["sector", "symbol"]] = []
@@ -251,12 +254,35 @@ class ModelConfig(_Strict):
 
 
 class RiskConfig(_Strict):
-    """Limits that the planner's output must respect, as fractions of equity unless named otherwise."""
+    """Limits of portfolio.risk, then of execution.gates (asked again before each order is sent), as fractions of equity
+    unless named otherwise. None: no limit; an infinite one is refused."""
 
     max_position: Annotated[float, Field(gt=0, le=1)] = 0.25
     max_gross: Annotated[float, Field(gt=0, le=10)] = 1.0
-    max_order_notional: Annotated[float, Field(gt=0)] = 1e7  # in the market's currency
+    max_order_notional: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e7  # in the market's currency
     restricted: list[str] = []
+    max_net: Annotated[float, Field(gt=0, le=10)] | None = None  # of |long - short|
+    max_names: Annotated[int, Field(ge=1)] | None = None  # positions
+    max_turnover: Annotated[float, Field(gt=0, le=100)] | None = None  # sum of |notional| of a session's orders
+    max_volume_share: Annotated[float, Field(gt=0, le=1)] | None = None  # of the average daily volume, for one order
+    price_collar_bps: Annotated[float, Field(gt=0, le=10_000)] = 1_000.0
+    max_orders_per_session: Annotated[int, Field(ge=1)] = 1_000
+    max_orders_per_minute: Annotated[int, Field(ge=1)] = 600
+    duplicate_window_seconds: Annotated[float, Field(gt=0, le=86_400)] = 30.0
+    max_daily_loss: Annotated[float, Field(gt=0, le=1)] = 0.10
+    max_drawdown: Annotated[float, Field(gt=0, le=1)] | None = None  # from the account's highest settled equity
+    max_model_age_sessions: Annotated[int, Field(ge=1)] = 504  # two years since its information cut-off
+    max_price_age_sessions: Annotated[int, Field(ge=0)] = 0
+    max_closing_price_age_sessions: Annotated[int, Field(ge=0)] = 5
+
+
+class ExecutionConfig(_Strict):
+    """How a strategy's orders are sent; see execution.session.SessionPolicy."""
+
+    order: Literal["opening", "market", "limit", "closing"] = "opening"  # what its broker offers of these
+    collar_bps: Annotated[float, Field(gt=0, le=10_000)] = 100.0  # of a limit order, from its reference price
+    cash_margin_bps: Annotated[float, Field(ge=0, le=10_000)] = 50.0  # of cash, kept back where buys follow the sells
+    leftovers: Literal["cancel", "wait"] = "cancel"  # what is still open when a session ends
 
 
 class StrategyConfig(_Strict):
@@ -269,6 +295,7 @@ class StrategyConfig(_Strict):
     fractional: bool = True
     min_order_notional: Annotated[float, Field(ge=0)] = 1.0
     risk: RiskConfig = RiskConfig()
+    execution: ExecutionConfig = ExecutionConfig()
     params: dict[str, Any] = Field(default_factory=dict)  # validated by the strategy's own parameter class
 
 

@@ -299,6 +299,7 @@ class OrderStatus(StrEnum):
     SUBMITTING = "submitting"
     ACCEPTED = "accepted"
     PARTIALLY_FILLED = "partially_filled"
+    PENDING_CANCEL = "pending_cancel"
     FILLED = "filled"
     REJECTED = "rejected"
     CANCELED = "canceled"
@@ -310,9 +311,18 @@ class OrderStatus(StrEnum):
         return self in (OrderStatus.FILLED, OrderStatus.REJECTED, OrderStatus.CANCELED, OrderStatus.EXPIRED)
 
 
+class OrderKind(StrEnum):
+    """When and at what price an order may fill in its session. What a broker does not offer, it refuses by name."""
+
+    OPENING = "opening"  # in the opening auction, at its price
+    MARKET = "market"  # from the open on, at the market
+    LIMIT = "limit"  # from the open on, at `limit_price` or better
+    CLOSING = "closing"  # in the closing auction, at its price
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order for the open of `session`, before anybody has answered it. `quantity` in shares, always positive."""
+    """An order for `session`, before anybody has answered it. `quantity` in shares, always positive."""
 
     client_order_id: str  # at most 48 characters; brokers refuse a second order with the same id
     symbol: str
@@ -320,6 +330,8 @@ class Order:
     quantity: float
     session: date
     reference_price: float  # the close the decision was sized with
+    kind: OrderKind = OrderKind.OPENING
+    limit_price: float | None = None  # of a LIMIT order, per share
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +343,7 @@ class OrderState:
     filled_quantity: float = 0.0
     average_price: float | None = None  # of what is filled, before costs
     reason: str = ""  # of a rejection, cancellation or expiry
+    broker_id: str = ""  # the broker's own id, where it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,11 +361,32 @@ class Fill:
     filled_at: datetime
 
 
+class CashFlowKind(StrEnum):
+    DIVIDEND = "dividend"
+    PROCEEDS = "proceeds"  # of a delisting, a merger, or the cash for a fraction of a share
+    INTEREST = "interest"
+    BORROW = "borrow"  # the fee for shares sold short
+    FEE = "fee"
+    TRANSFER = "transfer"  # a deposit or a withdrawal
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     symbol: str
     quantity: float  # negative for shorts
     average_price: float  # cost basis per share, costs included
+
+
+@dataclass(frozen=True, slots=True)
+class CashFlow:
+    """Cash that moved without an order. `amount` in currency, below 0 for what was paid."""
+
+    flow_id: str
+    session: date
+    kind: CashFlowKind
+    symbol: str  # empty where no symbol caused it
+    amount: float
 
 
 @dataclass(frozen=True, slots=True)

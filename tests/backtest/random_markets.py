@@ -134,6 +134,8 @@ PROPORTIONAL = CostModel(commission_bps=7, half_spread_bps=5, slippage_bps=9)
 EVERYTHING = CostModel(7, 5, 9, 0.8, 0.2, 250, 400)
 LIMITS = RiskLimits(max_position=0.3, max_order_notional=4_000.0, restricted=frozenset({"S2"}))
 LEVERAGE = RiskLimits(max_position=0.6, max_gross=1.5, max_order_notional=9_000.0)
+NARROW = RiskLimits(max_position=0.5, max_names=2, max_turnover=0.6, max_volume_share=0.3)
+NEUTRAL = replace(LEVERAGE, max_net=0.2, max_names=4, max_turnover=0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,18 @@ CASES: dict[str, Case] = {
         replace(terms(EVERYTHING, LEVERAGE), fractional=False, min_order_notional=200.0),
         short=True,
         scale=0.2,
+    ),
+    "top 3, few names and little volume": Case(
+        Allocation(TOP_K, k=3, reweight=True), replace(terms(limits=NARROW), min_order_notional=400.0)
+    ),
+    "weights, little net": Case(
+        Allocation(WEIGHTS, gross=1.5), replace(terms(limits=NEUTRAL), min_order_notional=100.0), short=True, scale=0.6
+    ),
+    "weights, whole shares, little of all": Case(
+        Allocation(WEIGHTS, gross=1.5),
+        replace(terms(EVERYTHING, replace(NEUTRAL, max_volume_share=0.2)), fractional=False, min_order_notional=300.0),
+        short=True,
+        scale=0.4,
     ),
     "at the close": Case(Allocation(TOP_K, k=3), terms(EVERYTHING), fill_at=FillAt.CLOSE),
     "at the vwap": Case(Allocation(TOP_K, k=3), terms(EVERYTHING), fill_at=FillAt.VWAP),

@@ -320,6 +320,10 @@ class Reference:
                 if abs(allowed[s]) > limit * (1.0 + 1e-9):
                     allowed[s] = math.copysign(self._floor(limit), allowed[s])
                     why[s].append(name)
+                    closes_all = allowed[s] == -before.held.get(s, 0.0)
+                    if 0.0 < abs(allowed[s]) * price[s] < self.min_order_notional and not closes_all:
+                        allowed[s] = 0.0
+                        why[s].append("min_order_notional")
 
         def room_of_position(s: str) -> float:
             side = math.copysign(1.0, allowed[s])
@@ -328,13 +332,39 @@ class Reference:
 
         cut("restricted", lambda s: 0.0 if s in limits.restricted else abs(allowed[s]))
         cut("max_order_notional", lambda s: limits.max_order_notional / price[s])
+        if limits.max_volume_share is not None:
+            share = limits.max_volume_share
+            cut("max_volume_share", lambda s: share * (self.history.liquidity(s, d)[1] or 0.0))
         cut("max_position", room_of_position)
-        gross = sum(abs(q) * self._mark(s, d) for s, q in before.held.items())
-        gross -= sum(closes(s) * price[s] for s in orders)
-        opened = sum((abs(allowed[s]) - closes(s)) * price[s] for s in orders)
-        room = max(limits.max_gross * before.equity - gross, 0.0)
-        share = room / opened if opened > room * (1.0 + 1e-9) else 1.0
-        cut("max_gross", lambda s: closes(s) + (abs(allowed[s]) - closes(s)) * share)
+        if limits.max_names is not None:
+            left = {s for s, q in before.held.items() if q != 0.0 and allowed.get(s, 0.0) != -q}
+            new = [s for s in orders if allowed[s] != 0.0 and not before.held.get(s)]
+            new.sort(key=lambda s: (-abs(orders[s]) * price[s], s))
+            dropped = new[max(limits.max_names - len(left), 0) :]
+            cut("max_names", lambda s: 0.0 if s in dropped else abs(allowed[s]))
+
+        def opens(s: str) -> float:
+            """Currency of what the order opens or enlarges."""
+            return (abs(allowed[s]) - closes(s)) * price[s]
+
+        def scale(name: str, room: float, names: list[str]) -> None:
+            opened = sum(opens(s) for s in names)
+            share = max(room, 0.0) / opened if opened > max(room, 0.0) * (1.0 + 1e-9) else 1.0
+            cut(name, lambda s: closes(s) + (abs(allowed[s]) - closes(s)) * (share if s in names else 1.0))
+
+        kept = sum(abs(q) * self._mark(s, d) for s, q in before.held.items())
+        kept -= sum(closes(s) * price[s] for s in orders)
+        scale("max_gross", limits.max_gross * before.equity - kept, list(orders))
+        if limits.max_turnover is not None:
+            closed = sum(closes(s) * price[s] for s in orders)
+            scale("max_turnover", limits.max_turnover * before.equity - closed, list(orders))
+        if limits.max_net is not None:
+            net = sum(q * self._mark(s, d) for s, q in before.held.items())
+            net += sum(allowed[s] * price[s] for s in orders)
+            side = [s for s in orders if allowed[s] * net > 0]
+            wanted = limits.max_net * before.equity - (abs(net) - sum(opens(s) for s in side))
+            if abs(net) > limits.max_net * before.equity * (1.0 + 1e-9):
+                scale("max_net", wanted, side)
         now.misses += [Miss(now.day, s, orders[s], "risk", tuple(why[s])) for s in orders if why[s]]
         return {s: quantity for s, quantity in allowed.items() if quantity != 0.0}
 

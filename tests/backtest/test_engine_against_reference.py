@@ -119,6 +119,7 @@ def test_the_markets_hold_what_they_are_for() -> None:
     for words in (
         "no trade at the open", "all buys shrunk alike", "capped at the largest share", "no known volume or volatility",
         "no cash left", "restricted", "max_position", "max_order_notional", "max_gross",
+        "max_volume_share", "max_names", "max_turnover", "max_net", "min_order_notional",
     ):  # fmt: skip
         assert words in reasons, words
     assert min(totals.values()) > 1.0

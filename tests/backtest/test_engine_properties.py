@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from tests.backtest.random_markets import CASES, LEVERAGE, Case, RandomMarket, Signals, panel_of, random_market
 from trading_core.backtest.data import ForecastPanel, MarketData
-from trading_core.backtest.engine import Job, Terms, run_many
+from trading_core.backtest.engine import Job, Terms, run_many, view_of
 from trading_core.backtest.result import BacktestResult
 from trading_core.costs import FREE, CostModel
 from trading_core.errors import DuplicateKeysError, StrategyOutputError
+from trading_core.portfolio.decision import decide, valued
 from trading_core.portfolio.kernels.types import GIVEN, TOP_K, Allocation
 from trading_core.portfolio.strategy import SessionView, SignalStrategy, Strategy
 from trading_core.portfolio.top_k import TopK, TopKParams
@@ -178,6 +179,32 @@ def test_a_users_strategy_with_the_same_weights_has_the_same_bits(name: str) -> 
     market = case.market(5)
     slow = backtest(market.data, market.panel, ByViews(Signals(case.rule, case.short)), case.terms)
     assert bits(slow) == bits(played(case, market))
+
+
+@pytest.mark.parametrize("name", ["top 3, few names and little volume", "weights, whole shares, little of all"])
+def test_a_live_decision_is_cut_by_the_risk_rules_as_the_engine_cuts_it(name: str) -> None:
+    """Session by session from the account the engine had then: the same orders to the bit, for the same reasons."""
+    case = CASES[name]
+    rules, strategy = replace(case.terms, costs=FREE), Signals(case.rule, case.short)
+    market = replace(random_market(4, clean=True), signals=random_market(4, clean=True).signals * case.scale)
+    data, days, reasons = market.data, market.data.sessions, ""
+    for n in range(1, len(days) - 1):
+        job = Job("it", strategy, rules, market.panel)
+        before = run_many(data, [job], start=days[0], end=days[n])[0]
+        after = run_many(data, [job], start=days[0], end=days[n + 1])[0]
+        account = valued(before.final_quantities, float(before.cash[-1]), data.marks[n])
+        view = view_of(data, market.panel, strategy, account, n, days[n + 1], n)
+        made = decide(
+            "it", strategy, view, account, data.marks[n], FREE, rules.fractional, rules.min_order_notional, rules.limits,
+            data.liquidity[1][n],
+        )  # fmt: skip
+        filled = after.trades.filter(pl.col("session") == days[n + 1]).select("symbol", "side", "quantity").rows()
+        assert [(o.symbol, o.side.value, o.quantity) for o in made.orders] == filled
+        missed = after.unfilled.filter(pl.col("session") == days[n + 1], pl.col("stage") == "risk")
+        said = sorted((v.order.symbol, f"cut by {v.rule}: {v.reason}") for v in made.verdicts if v.rule)
+        assert said == missed.select("symbol", "reason").rows()
+        reasons += " ".join(missed["reason"])
+    assert all(f"cut by {rule}" in reasons for rule in ("max_names", "max_turnover", "max_volume_share"))
 
 
 def test_threads_and_records_change_no_bit_and_jobs_keep_their_order() -> None:

@@ -207,7 +207,7 @@ def test_every_pool_is_created_by_the_launcher(dags: dict[str, Any]) -> None:
 
 def test_orders_are_sold_before_they_are_bought_and_settled_last(dags: dict[str, Any]) -> None:
     after = {name: set(task["downstream"]) for name, task in dags["daily_trade"]["tasks"].items()}
-    order = ["check", "infer", "decide", "sell", "buy", "settle"]
+    order = ["check", "infer", "decide", "approve", "sell", "wait_sold", "buy", "wait_bought", "settle"]
     assert all(late in after[early] for early, late in pairwise(order))
     assert after["settle"] == set()
 

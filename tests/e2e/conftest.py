@@ -5,27 +5,29 @@ triggerer with LocalExecutor and SQLite, the exchange's calendar and the machine
 tables, MLflow and its registry, the training process, the SQLite ledger, the paper broker, `airflow backfill create`, the
 REST API, the web UI in headless Chromium. Chosen for speed only: a market of 36 simulated symbols, the linear model.
 
-The services start once for the whole folder, in a temporary folder with ports of their own, after two starts that were cut
-off (SIGINT, kill -9); every test works on that one installation. They are stopped at the end, also when a test fails, on
-Ctrl-C, and when this process itself is killed (`guarded`). Under pytest-xdist all of it runs on one worker.
+One installation serves the whole folder, in a temporary folder with ports of its own: a main job that is cut off by Ctrl-C,
+one that is let through (with services of its own, as on a fresh checkout), one that is cut off by kill -9, then `up`; every
+test works on that. The services are stopped at the end, also when a test fails, on Ctrl-C, and when this process itself is
+killed (`guarded`). Under pytest-xdist all of it runs on one worker.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import platform_harness as harness
 import pytest
-from platform_harness import Pass, Platform, RoughStart, Schedule, launcher, survivors, until
+from platform_harness import CutOff, Pass, Platform, Schedule, Site, finished, launcher, survivors
 
 from launcher.airflow_api import AirflowApi
-from launcher.environment import installation
-from trading_core.config import Settings
 
-DUE_IN_MINUTES = 4  # when the scheduler's own runs fall due: the main job has stored bars and a model by then
+# The settings put the scheduler's own runs into these minutes. What they need is there before their clock is set: the first
+# main job runs under one by which nothing falls due, and only then do the services start under the other.
+NOT_DUE_IN_MINUTES = 12 * 60
+DUE_IN_MINUTES = 5  # the services are up by then
 HERE = Path(__file__).parent
 
 
@@ -33,71 +35,53 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.services)
-            item.add_marker(pytest.mark.timeout(900))
+            item.add_marker(pytest.mark.timeout(harness.TEST_S))
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """An installation that has nothing but its market and what an interrupted main job left."""
+
+    site: Site
+    interrupted: CutOff
 
 
 @pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """The installation with its services up (`launcher up`), DAGs unpaused, schedules on."""
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
     var_dir = tmp_path_factory.mktemp("e2e") / "var"
     harness.write_market(var_dir)
-    schedule = Schedule.after(harness.utc_now(), DUE_IN_MINUTES)
-    variables = harness.variables(
-        var_dir,
-        TRADING_MARKET=harness.MARKET,
-        TRADING_MODEL=harness.MODEL,
-        TRADING_STRATEGY=harness.SCHEDULED_STRATEGY,
-        TRADING_OPEN_LEAD_MINUTES=str(schedule.open_lead_minutes),
-        TRADING_CLOSE_DELAY_MINUTES=str(schedule.close_delay_minutes),
-    )
+    later = Schedule.after(harness.utc_now(), NOT_DUE_IN_MINUTES)
     with harness.guarded(var_dir):
-        start = _rough_start(var_dir, variables)
-        with harness.environment(variables):
-            settings = Settings()
-            home = installation(settings)
-            environment = home.environment()
-        yield Platform(home, AirflowApi(home), harness.market_of(settings), schedule, variables, environment, start)
-        down = launcher(variables, "down")
-        output, _ = down.communicate(timeout=60)
-        assert (down.returncode, survivors(var_dir)) == (0, []), output
-
-
-def _rough_start(var_dir: Path, variables: dict[str, str]) -> RoughStart:
-    """Two starts that are cut off, then one that stays."""
-
-    def cut_off(by: signal.Signals) -> tuple[int, str]:
-        state = var_dir / "airflow" / "services.json"
-        process = launcher(variables, "run")
-
-        def started() -> bool:  # the note alone could be that of the command before
-            return state.is_file() and len(survivors(var_dir)) >= 4
-
-        until(lambda: started() or process.poll() is not None, 120, lambda: "no service was started")
-        if process.poll() is not None:
-            pytest.fail(f"`launcher run` ended by itself with code {process.returncode}:\n{process.communicate()[0]}")
-        os.kill(process.pid, by)
-        output, _ = process.communicate(timeout=60)
-        return process.returncode, output
-
-    code, output = cut_off(signal.SIGINT)
-    after_interrupt = survivors(var_dir)
-    _, killed_output = cut_off(signal.SIGKILL)
-    strays = survivors(var_dir)
-    up = launcher(variables, "up")
-    up_output, _ = up.communicate(timeout=240)
-    if up.returncode:
-        pytest.fail(f"`launcher up` ended with code {up.returncode}:\n{up_output}")
-    after_up = sorted(set(strays) & set(survivors(var_dir)))
-    return RoughStart(code, output, after_interrupt, killed_output, strays, after_up, up_output)
+        site = Site.of({**harness.variables(var_dir), **later.variables()})
+        yield Fresh(site, site.cut_off(signal.SIGINT))
 
 
 @pytest.fixture(scope="session")
-def first_pass(platform: Platform) -> Pass:
+def first_pass(fresh: Fresh) -> Pass:
     """The main job on the fresh market."""
-    return platform.make_run()
+    return fresh.site.make_run()
 
 
 @pytest.fixture(scope="session")
-def second_pass(platform: Platform, first_pass: Pass) -> Pass:
-    """The main job again, right after the first."""
+def platform(fresh: Fresh, first_pass: Pass) -> Iterator[Platform]:
+    """The installation with its services up (`launcher up`), DAGs unpaused, schedules on."""
+    var_dir = fresh.site.home.var_dir
+    killed = fresh.site.cut_off(signal.SIGKILL)
+    schedule = Schedule.after(harness.utc_now(), DUE_IN_MINUTES)
+    site = Site.of({**fresh.site.variables, **schedule.variables()})
+    code, output = finished(launcher(site.variables, "up"), harness.START_S)
+    if code:
+        pytest.fail(f"`launcher up` ended with code {code}:\n{output}")
+    after_up = sorted(set(killed.left) & set(survivors(var_dir)))
+    yield Platform(
+        site.home, site.market, site.variables, site.environment,
+        AirflowApi(site.home), schedule, fresh.interrupted, killed, after_up, output,
+    )  # fmt: skip
+    code, output = finished(launcher(site.variables, "down"), harness.START_S)
+    assert (code, survivors(var_dir)) == (0, []), output
+
+
+@pytest.fixture(scope="session")
+def second_pass(platform: Platform) -> Pass:
+    """The main job again, beside the running services."""
     return platform.make_run()

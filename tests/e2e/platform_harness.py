@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import yaml
 
 from launcher import supervisor
 from launcher.airflow_api import AirflowApi, AirflowApiError
-from launcher.environment import Installation
+from launcher.environment import Installation, installation
 from trading_core.config import MarketConfig, Settings, load_market
 from trading_core.execution.ledger import Ledger
 from trading_core.pipelines.workspace import Workspace, open_workspace
@@ -40,6 +41,14 @@ MARKET_FILE = {
     "options": {"symbols": 36, "start": "2023-01-03", "seed": 5, "signal_ic": 0.1},
 }
 DONE = ("success", "failed")
+# How long anything may take before its test fails. All waits poll, so patience costs nothing while all is well; these are
+# for a machine several times slower than the usual ones that has other work beside. Nothing here waits by a limit of its own.
+START_S = 300  # the services have started, or stopped; a browser's page is there
+RUN_S = 600  # runs of a DAG have ended
+MAIN_JOB_S = 900  # `launcher run` is through
+# A fixture's time counts towards the first test that asks for it. The longest: four starts and stops, a main job and `up`
+# (`platform`), or two creations of backfills and four waits for their runs (`backfills`).
+TEST_S = 4 * RUN_S + 4 * START_S
 T = TypeVar("T")
 
 
@@ -68,6 +77,13 @@ class Schedule:
         delay = (due - calendar.session_close(close)).total_seconds() / 60
         return cls(due, trade.date(), close.date(), round(lead), round(delay))
 
+    def variables(self) -> dict[str, str]:
+        """The settings that make it so."""
+        return {
+            "TRADING_OPEN_LEAD_MINUTES": str(self.open_lead_minutes),
+            "TRADING_CLOSE_DELAY_MINUTES": str(self.close_delay_minutes),
+        }
+
     def tradable(self, at: datetime) -> bool:
         """Whether an order sent `at` would meet the open of `trade`: the session before has closed, it has not opened."""
         calendar = exchange_calendars.get_calendar("XNYS", start=(self.trade - timedelta(days=14)).isoformat())
@@ -76,16 +92,12 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class RoughStart:
-    """What two launcher commands left that were cut off while the services started: by SIGINT, then by kill -9."""
+class CutOff:
+    """A `launcher run` that was ended by a signal while its services started."""
 
-    interrupted_code: int
-    interrupted_output: str
-    after_interrupt: list[int]  # processes of the installation that were left
-    killed_output: str
-    strays: list[int]
-    after_up: list[int]  # of the strays, those that lived on beside the services of the `up` that followed
-    up_output: str
+    code: int
+    output: str
+    left: list[int]  # processes of the installation that lived on
 
 
 @dataclass(frozen=True)
@@ -101,16 +113,20 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Platform:
-    """A running installation. `variables`: of a caller's shell; `environment`: of the services themselves."""
+class Site:
+    """An installation, running or not. `variables`: of a caller's shell; `environment`: of the services themselves."""
 
     home: Installation
-    api: AirflowApi
     market: MarketConfig
-    schedule: Schedule
     variables: dict[str, str]
     environment: dict[str, str]
-    start: RoughStart
+
+    @classmethod
+    def of(cls, variables: dict[str, str]) -> Site:
+        with environment(variables):
+            settings = Settings()
+            home = installation(settings)
+            return cls(home, load_market(MARKET, settings), variables, home.environment())
 
     @property
     def settings(self) -> Settings:
@@ -123,14 +139,26 @@ class Platform:
         return Ledger(self.workspace().ledger_store())
 
     def make_run(self) -> Pass:
-        """The main job, as a process of its own beside the running services."""
+        """The main job, as a process of its own: beside the running services, else with services of its own."""
         arguments = ["run", "--market", MARKET, "--model", MODEL, "--strategy", STRATEGY, "--sessions", str(SESSIONS)]
-        process = launcher(self.variables, *arguments)
-        output, _ = process.communicate(timeout=280)
-        versions = (
-            [found.version for found in self.workspace().registry().list(MARKET)] if not process.returncode else []
-        )
-        return Pass(process.returncode, output, utc_now(), self.contents(), self.ledger_state(), versions)
+        code, output = finished(launcher(self.variables, *arguments), MAIN_JOB_S)
+        versions = [found.version for found in self.workspace().registry().list(MARKET)] if not code else []
+        return Pass(code, output, utc_now(), self.contents(), self.ledger_state(), versions)
+
+    def cut_off(self, by: signal.Signals) -> CutOff:
+        """A main job that gets the signal as soon as its services are there."""
+        state = self.home.airflow_home / "services.json"
+        process = launcher(self.variables, "run")
+
+        def started() -> bool:  # the note alone could be that of the command before
+            return state.is_file() and len(survivors(self.home.var_dir)) >= 4
+
+        until(lambda: started() or process.poll() is not None, START_S, lambda: "no service was started")
+        if process.poll() is not None:
+            pytest.fail(f"`launcher run` ended by itself with code {process.returncode}:\n{process.communicate()[0]}")
+        process.send_signal(by)
+        code, output = finished(process, START_S)
+        return CutOff(code, output, survivors(self.home.var_dir))
 
     def ledger_state(self, account: str = "") -> dict[str, list[Any]]:
         """Every session, decision, order and fill, by account; `account` picks one."""
@@ -148,10 +176,30 @@ class Platform:
                 ]
         return found
 
+    def contents(self, start: date | None = None, end: date | None = None) -> dict[str, str]:
+        """A digest per data table (bars, events, quarantine, features) of its rows, bit for bit."""
+        tables = self.workspace().tables
+        names = [
+            name for name in tables.names() if name in ("bars", "corporate_actions", "quarantine") or "features" in name
+        ]
+        return {name: digest(tables.read(name, where=Predicate(start, end))) for name in names}
+
+
+@dataclass(frozen=True)
+class Platform(Site):
+    """An installation whose services run, with schedules that fall due a little after their start."""
+
+    api: AirflowApi
+    schedule: Schedule
+    interrupted: CutOff  # by Ctrl-C, before the first main job
+    killed: CutOff  # right before the start of these services
+    after_up: list[int]  # of the processes that the killed one left, those that lived on beside these services
+    up_output: str
+
     # --- runs ---
 
-    def wait(self, dag_id: str, run_ids: list[str], within_s: float = 150) -> dict[str, str]:
-        """The final state of each run; fails with the unfinished ones after `within_s`."""
+    def wait(self, dag_id: str, run_ids: list[str]) -> dict[str, str]:
+        """The final state of each run; fails with the unfinished ones after RUN_S."""
         waiting = set(run_ids)
         states: dict[str, str] = {}
 
@@ -161,8 +209,16 @@ class Platform:
                     states[run["dag_run_id"]] = run["state"]
             return waiting <= set(states)
 
-        until(look, within_s, lambda: f"{dag_id}: unfinished {sorted(waiting - set(states))}", every_s=1.0)
+        until(look, RUN_S, lambda: f"{dag_id}: unfinished {sorted(waiting - set(states))}", every_s=1.0)
         return states
+
+    def rest(self, dag_id: str) -> None:
+        """Returns when no run of the DAG is going on or waiting for its turn."""
+
+        def look() -> bool:
+            return not self.runs(dag_id, state=["queued", "running"])
+
+        until(look, RUN_S, lambda: f"{dag_id} does not come to rest", every_s=1.0)
 
     def runs(self, dag_id: str, **filters: Any) -> list[dict[str, Any]]:
         return self.api.runs(dag_id, **filters)
@@ -200,17 +256,7 @@ class Platform:
                     return None
                 raise
 
-        return until(post, 120, lambda: answers[-1], every_s=1.0)
-
-    # --- contents ---
-
-    def contents(self, start: date | None = None, end: date | None = None) -> dict[str, str]:
-        """A digest per data table (bars, events, quarantine, features) of its rows, bit for bit."""
-        tables = self.workspace().tables
-        names = [
-            name for name in tables.names() if name in ("bars", "corporate_actions", "quarantine") or "features" in name
-        ]
-        return {name: digest(tables.read(name, where=Predicate(start, end))) for name in names}
+        return until(post, START_S, lambda: answers[-1], every_s=1.0)
 
 
 def digest(frame: Any) -> str:
@@ -252,17 +298,28 @@ def launcher(environment: dict[str, str], *arguments: str) -> subprocess.Popen[s
     )
 
 
+def finished(process: subprocess.Popen[str], within_s: float) -> tuple[int, str]:
+    """Its exit code and output. One that is not through in time is interrupted, which ends the services it started too."""
+    try:
+        output, _ = process.communicate(timeout=within_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        output = f"not through within {within_s:.0f} s:\n" + process.communicate(timeout=START_S)[0]
+    return process.returncode, output
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def variables(var_dir: Path, **more: str) -> dict[str, str]:
-    """This process's environment without any Airflow or trading setting of the caller, plus those of a test."""
+def variables(var_dir: Path) -> dict[str, str]:
+    """This process's environment without any Airflow or trading setting of the caller, plus those of these tests."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "TRADING_", "MLFLOW"))}
     ports = {"AIRFLOW_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
-    return {**kept, "TRADING_VAR_DIR": str(var_dir), **ports, **more}
+    defaults = {"TRADING_MARKET": MARKET, "TRADING_MODEL": MODEL, "TRADING_STRATEGY": SCHEDULED_STRATEGY}
+    return {**kept, "TRADING_VAR_DIR": str(var_dir), **ports, **defaults}
 
 
 @contextmanager
@@ -304,7 +361,7 @@ def guarded(var_dir: Path) -> Iterator[None]:
         end(var_dir)
         if guard.stdin:
             guard.stdin.close()
-        guard.wait(60)
+        guard.wait(START_S)
 
 
 def end(var_dir: Path) -> int:
@@ -315,10 +372,6 @@ def end(var_dir: Path) -> int:
 def survivors(var_dir: Path) -> list[int]:
     """Processes that still carry the mark of the installation in `var_dir`."""
     return supervisor._marked(Installation(Settings(var_dir=var_dir), 0, 0))
-
-
-def market_of(settings: Settings) -> MarketConfig:
-    return load_market(MARKET, settings)
 
 
 def utc_now() -> datetime:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import exchange_calendars
 import httpx
-from platform_harness import MARKET, SESSIONS, Pass, Platform
+from platform_harness import MARKET, SESSIONS, START_S, Pass, Platform
 
 LIVE = f"paper-{MARKET}-top10"
 HEADS = ("feature_backfill", "train_model", "batch_inference", "evaluate_strategies", "daily_trade")
@@ -64,8 +64,9 @@ def test_the_reports_open_in_airflow_for_who_is_logged_in(platform: Platform, fi
     for dag_id in ("train_model", "evaluate_strategies", "feature_backfill"):
         run_id = next(run["dag_run_id"] for run in platform.runs(dag_id)[::-1] if run["run_type"] != "scheduled")
         url = f"{platform.home.base_url}/trading/report/{dag_id}/{quote(run_id, safe='')}"
-        assert httpx.get(url).status_code == 401
-        assert httpx.get(url, headers={"Authorization": "Bearer x.y.z"}).status_code == 403
+        assert httpx.get(url, timeout=START_S).status_code == 401
+        forged = {"Authorization": "Bearer x.y.z"}
+        assert httpx.get(url, headers=forged, timeout=START_S).status_code == 403
         found = platform.api._client.get(url)
         assert found.status_code == (404 if dag_id == "feature_backfill" else 200)
         assert found.headers["content-type"] == "text/html; charset=utf-8"

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from platform_harness import MARKET, Pass, Platform, until
+from platform_harness import MARKET, START_S, Pass, Platform, until
 
 from trading_core.pipelines import parity
 
@@ -68,20 +68,20 @@ def _by_command(platform: Platform, *wanted: tuple[Any, ...]) -> None:
     def done() -> bool:
         for dag_id, *rest in wanted:
             process = started[dag_id]
-            output, _ = process.communicate(timeout=120)
+            output, _ = process.communicate(timeout=START_S)
             if process.returncode:
                 assert "locked" in output.lower() or "concurrent access" in output, output[-3000:]
                 started[dag_id] = platform.start_backfill_cli(dag_id, *rest)
         return all(process.returncode == 0 for process in started.values())
 
-    until(done, 120, lambda: "the backfills were not created")
+    until(done, START_S, lambda: "the backfills were not created")
 
 
 def _finished(platform: Platform, dag_id: str, without: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
     """All backfill runs of the DAG when they are done, in the order they started, `without` those known before."""
     known = {run["dag_run_id"] for run in without or []}
     ids = [run["dag_run_id"] for run in platform.runs(dag_id, run_type="backfill") if run["dag_run_id"] not in known]
-    platform.wait(dag_id, ids, within_s=600)
+    platform.wait(dag_id, ids)
     found = [run for run in platform.runs(dag_id, run_type="backfill") if run["dag_run_id"] in ids]
     return sorted(found, key=lambda run: run["start_date"])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from platform_harness import MARKET, Pass, Platform, until
+from platform_harness import MARKET, START_S, Pass, Platform, until
 
 from launcher.environment import USER
 
@@ -36,7 +36,7 @@ def page() -> Iterator[Page]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 1600})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(START_S * 1000)
         yield page
         browser.close()
 
@@ -80,11 +80,11 @@ def test_a_training_from_the_form_makes_a_model_that_inference_uses(
     form.wait_for(state="hidden")
 
     (run_id,) = until(
-        lambda: {run["dag_run_id"] for run in platform.runs("train_model")} - known, 30, lambda: "no run was made"
+        lambda: {run["dag_run_id"] for run in platform.runs("train_model")} - known, START_S, lambda: "no run was made"
     )
     conf = platform.api.run("train_model", run_id)["conf"]
     assert (conf["market"], conf["model"], conf["where"], conf["seed"]) == (MARKET, "linear", "local", 11)
-    assert platform.wait("train_model", [run_id], within_s=300) == {run_id: "success"}
+    assert platform.wait("train_model", [run_id]) == {run_id: "success"}
     page.goto(f"{platform.home.base_url}/dags/train_model/runs/{run_id}")
     page.get_by_text("register").first.wait_for()
     shoot(page, "train_model_run")
@@ -94,7 +94,7 @@ def test_a_training_from_the_form_makes_a_model_that_inference_uses(
     assert made["version"] > first_pass.versions[-1]
     assert "champion" not in version.aliases  # promoted by hand only
     inferring = platform.api.run_started_by("batch_inference", run_id)
-    assert platform.wait("batch_inference", [inferring], within_s=300) == {inferring: "success"}
+    assert platform.wait("batch_inference", [inferring]) == {inferring: "success"}
     (forecasts,) = platform.api.xcom("batch_inference", inferring, "publish")
     assert forecasts["model_version"] == str(made["version"])
     assert forecasts["added"] == forecasts["rows"] > 0

@@ -6,47 +6,33 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import exchange_calendars
-from platform_harness import DONE, MARKET, SCHEDULED_STRATEGY, Pass, Platform, until, utc_now
+from platform_harness import DONE, MARKET, RUN_S, SCHEDULED_STRATEGY, Pass, Platform, until, utc_now
 
 ACCOUNT = f"paper-{MARKET}-{SCHEDULED_STRATEGY}"
 
 
-def fired(platform: Platform, dag_id: str, key: str, first_pass: Pass) -> dict[str, Any]:
-    """The finished scheduled run of the partition `key`.
-
-    Where the machine was so slow that the run fell due before the main job was through, the run found neither bars nor a
-    model: it is cleared, as its operator would, and runs again.
-    """
-    assert first_pass.code == 0, first_pass.output
-    cleared = False
+def fired(platform: Platform, dag_id: str, key: str) -> dict[str, Any]:
+    """The finished scheduled run of the partition `key`."""
 
     def look() -> dict[str, Any] | None:
-        nonlocal cleared
-        for run in platform.runs(dag_id, run_type="scheduled"):
-            if run["partition_key"] == key and run["state"] in DONE:
-                if run["state"] == "failed" and not cleared and first_pass.finished > platform.schedule.due:
-                    cleared = True
-                    path = f"/dags/{dag_id}/dagRuns/{run['dag_run_id']}/clear"
-                    platform.api.call("POST", path, {"dry_run": False, "only_failed": True})
-                    return None
-                return run
-        return None
+        found = [run for run in platform.runs(dag_id, run_type="scheduled") if run["partition_key"] == key]
+        return next((run for run in found if run["state"] in DONE), None)
 
-    patience = max(platform.schedule.due - utc_now(), timedelta()).total_seconds() + 150
+    patience = max(platform.schedule.due - utc_now(), timedelta()).total_seconds() + RUN_S
     return until(look, patience, lambda: f"no scheduled run of {dag_id} for {key}; due {platform.schedule.due}")
 
 
 def test_features_of_the_closed_session_are_computed_on_their_own(platform: Platform, first_pass: Pass) -> None:
-    run = fired(platform, "feature_backfill", platform.schedule.close.isoformat(), first_pass)
+    run = fired(platform, "feature_backfill", platform.schedule.close.isoformat())
     assert run["state"] == "success"
     assert run["triggered_by"] == "timetable"
     assert abs(datetime.fromisoformat(run["run_after"]) - platform.schedule.due) < timedelta(minutes=1)
     assert platform.contents() == first_pass.contents  # the bulk run had it: the same bits again
 
 
-def test_the_coming_session_is_traded_live_on_its_own(platform: Platform, first_pass: Pass) -> None:
+def test_the_coming_session_is_traded_live_on_its_own(platform: Platform) -> None:
     session = platform.schedule.trade
-    run = fired(platform, "daily_trade", session.isoformat(), first_pass)
+    run = fired(platform, "daily_trade", session.isoformat())
     assert run["state"] == "success"
     assert run["triggered_by"] == "timetable"
     check = platform.task("daily_trade", run["dag_run_id"], "check")
@@ -69,10 +55,10 @@ def test_the_coming_session_is_traded_live_on_its_own(platform: Platform, first_
     assert fills == []
 
 
-def test_a_fresh_installation_does_nothing_about_the_past(platform: Platform, first_pass: Pass) -> None:
+def test_a_fresh_installation_does_nothing_about_the_past(platform: Platform) -> None:
     """No scheduled run for a session that was due before the services came up has traded anything."""
     session = platform.schedule.trade
-    fired(platform, "daily_trade", session.isoformat(), first_pass)
+    fired(platform, "daily_trade", session.isoformat())
     for run in platform.runs("daily_trade", run_type="scheduled"):
         if run["partition_key"] != session.isoformat():
             assert platform.task("daily_trade", run["dag_run_id"], "check")["state"] == "skipped", run

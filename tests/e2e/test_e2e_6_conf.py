@@ -47,8 +47,9 @@ def test_a_key_that_is_no_session_is_refused(platform: Platform, key: str) -> No
 
 def test_an_unknown_key_fails_the_run_at_once_and_names_the_allowed_ones(platform: Platform) -> None:
     """Airflow itself takes any key; the DAG's first task refuses it, without a second try."""
-    run_id = platform.api.trigger("daily_trade", {"sesion": "2026-01-05"})
+    platform.rest("daily_trade")  # one run of it at a time, and each may write into the ledger
     before = platform.ledger_state()
+    run_id = platform.api.trigger("daily_trade", {"sesion": "2026-01-05"})
     assert platform.wait("daily_trade", [run_id]) == {run_id: "failed"}
     log = platform.failure("daily_trade", run_id, "check")
     assert "Unknown key(s) in the run's conf: sesion" in log

@@ -48,10 +48,11 @@ def replay_account(ws: Workspace) -> str:
 
 
 def recorded(ws: Workspace) -> dict[str, Any]:
-    """Everything the ledger and the paper broker hold of every account."""
+    """Everything the ledger and the paper broker hold of every account, but who held it when (leases)."""
     store = ws.ledger_store()
     names = [record.account for record in ledger_of(ws).accounts()]
-    return {pk: store.query(pk) for name in names for pk in (f"account#{name}", f"paper#{name}")}
+    found = {pk: store.query(pk) for name in names for pk in (f"account#{name}", f"paper#{name}")}
+    return {pk: [item for item in items if not item.sk.startswith("lease#")] for pk, items in found.items()}
 
 
 def without_orders_in(state: dict[str, Any]) -> dict[str, Any]:

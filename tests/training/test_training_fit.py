@@ -24,12 +24,12 @@ from trading_core.models.registry import MODELS
 from trading_core.models.tft import TFTModel
 from trading_core.training import gradient
 from trading_core.training.config import TrainingConfig, require_compilable
-from trading_core.training.data import DateBatches, TrainingDataModule, chunks, input_spec
+from trading_core.training.data import DateBatches, chunks, input_spec
+from trading_core.training.device import choose_device
 from trading_core.training.fit import FitResult, fit
-from trading_core.training.gradient import choose_device
 from trading_core.training.loss import Objective
 from trading_core.training.losses import LossConfig
-from trading_core.training.module import with_unknown
+from trading_core.training.module import TrainingDataModule, with_unknown
 from trading_core.training.progress import EpochRecord, epoch_line
 from trading_core.training.validate import validation_loss, validation_rank_ic
 

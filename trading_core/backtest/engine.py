@@ -51,6 +51,11 @@ class Terms:
     limits: RiskLimits | None = None
     record: bool = True
 
+    @property
+    def needs_liquidity(self) -> bool:
+        """Whether fills or risk rules depend on the volume and volatility before them."""
+        return self.costs.needs_liquidity or (self.limits is not None and self.limits.needs_volumes)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
@@ -98,7 +103,7 @@ def run_many(
     Errors: those of `run`.
     """
     first, last = decided_range(data, start, end)
-    market = data.for_kernels(any(job.terms.costs.needs_liquidity for job in jobs))
+    market = data.for_kernels(any(job.terms.needs_liquidity for job in jobs))
     lacking = [job for job in jobs if job.forecasts is None]
     empty = ForecastPanel.empty(data) if lacking else None  # nine arrays of the panel's size: only where one is needed
 

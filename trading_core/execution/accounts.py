@@ -19,6 +19,11 @@ class AccountKind(StrEnum):
     LIVE = "live"  # trades the session that comes next
     REPLAY = "replay"  # trades history, on paper
     DRY = "dry"  # as live, but its orders go to paper
+    SHADOW = "shadow"  # decides for what the real broker's account holds, records, and sends nothing
+
+    @property
+    def sends(self) -> bool:
+        return self is not AccountKind.SHADOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +47,28 @@ def resolve_account(
     broker_name: str,
     broker_is_real: bool,
     replay_name: str | None = None,
-    dry_run: bool | None = None,
+    mode: str = "",
 ) -> AccountChoice:
     """The account of one run.
 
     `strategy_hash`: config hash of strategy and costs. `model_policy`: how the model is chosen ("champion", "as-of").
-    `tradable_now`: `Sessions.tradable(T, now)`. `dry_run` None: yes for a real broker, no for paper.
+    `tradable_now`: `Sessions.tradable(T, now)`. `mode`: dry, shadow or live; "": live for paper, dry for a real broker.
 
     - replay (backfill, or T not tradable now, or `replay_name` given): paper, `replay-<market>-<replay_name>`, or
       without a name `replay-<market>-<strategy>-<policy>-<hash8>`: another configuration starts another account.
-    - dry run: paper, `dry-<market>-<strategy>`.
+    - dry: paper, `dry-<market>-<strategy>`.
+    - shadow: the configured broker, to read only, `shadow-<broker>-<market>-<strategy>`.
     - else live: the configured broker, `<broker>-<market>-<strategy>`.
     """
     reason = _replay_reason(tradable_now, is_backfill, replay_name)
     if reason:
         parts = (replay_name,) if replay_name is not None else (strategy, model_policy, strategy_hash[:8])
         return AccountChoice(account_id("replay", market, *parts), PAPER, AccountKind.REPLAY, reason)
-    if broker_is_real if dry_run is None else dry_run:
+    chosen = mode or ("dry" if broker_is_real else "live")
+    if chosen == "shadow":
+        why = f"shadow: decided and recorded, nothing is sent to '{broker_name}'"
+        return AccountChoice(account_id("shadow", broker_name, market, strategy), broker_name, AccountKind.SHADOW, why)
+    if chosen == "dry":
         why = f"dry run: nothing is sent to '{broker_name}'"
         return AccountChoice(account_id("dry", market, strategy), PAPER, AccountKind.DRY, why)
     return AccountChoice(account_id(broker_name, market, strategy), broker_name, AccountKind.LIVE, "")

@@ -1,13 +1,45 @@
-"""What every broker offers. Adapters never decide; they send, ask and report."""
+"""What every broker offers. Adapters never decide; they send, ask and report.
+
+A question that gets no usable answer raises BrokerUnreachableError (BrokerBusyError when the broker asks to wait,
+BrokerAccessError when it denies access): an adapter never answers "nothing" for "I could not ask". What became of a sent
+order is told by the class of the error of `submit`, see there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol, runtime_checkable
 
+from trading_core.portfolio.late import AppliedAction
 from trading_core.portfolio.overnight import QUIET, Night
-from trading_core.schema import AccountState, CorporateAction, Fill, Order, OrderState
+from trading_core.schema import AccountState, CashFlow, CorporateAction, Fill, Order, OrderKind, OrderState
+from trading_core.sessions import Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerTraits:
+    """What a session must know of a broker before it sends.
+
+    `unique_ids`: it refuses a second order with the same client order id by itself, so that an order whose fate is not
+    known may be sent again under its id. `one_auction`: sells and buys of a session clear together, sells first, so that
+    both are sent before the open; else buys wait for the fills of the sells. `kinds`: the orders it takes.
+    """
+
+    unique_ids: bool
+    one_auction: bool
+    kinds: frozenset[OrderKind]
+    fractional: bool = True
+    visible_after_s: float = 0.0  # how long a sent order may take until a question for its id finds it
+
+
+@dataclass(frozen=True, slots=True)
+class OrderWindow:
+    """When an order of a session may be sent: from `start` (included) until `end` (not included), UTC."""
+
+    start: datetime
+    end: datetime
 
 
 class Broker(Protocol):
@@ -18,13 +50,26 @@ class Broker(Protocol):
 
     name: str
     real: bool
+    traits: BrokerTraits
+
+    def identity(self) -> str:
+        """What tells this account from every other at the broker (its number): two ledger accounts may not share it."""
+        ...
 
     def account(self) -> AccountState:
         """Cash and positions now; positions sorted by symbol, none with quantity zero."""
         ...
 
+    def window(self, kind: OrderKind, session: date, sessions: Sessions) -> OrderWindow:
+        """When an order of a kind may be sent for `session`. UnknownNameError for a kind the broker does not take."""
+        ...
+
     def submit(self, order: Order) -> OrderState:
-        """Sends an order for the open of its session. DuplicateOrderError when the broker knows the client order id."""
+        """Sends an order for its session.
+
+        Errors: DuplicateOrderError (the broker knows the id), OrderRefusedError (it was clearly not taken, and will not
+        be), BrokerBusyError and BrokerAccessError (it was certainly not taken), AmbiguousOrderError (nobody knows).
+        """
         ...
 
     def order(self, client_order_id: str) -> OrderState | None:
@@ -35,8 +80,16 @@ class Broker(Protocol):
         """All orders submitted for a session, sorted by client order id."""
         ...
 
+    def open_orders(self) -> list[OrderState]:
+        """Every order that may still fill, whatever its session, sorted by client order id."""
+        ...
+
     def fills(self, session: date) -> list[Fill]:
-        """All executions of a session."""
+        """All executions of a session, as they stand now: a corrected one keeps its fill id."""
+        ...
+
+    def cash_flows(self, session: date) -> list[CashFlow]:
+        """Cash that moved without an order since the session before."""
         ...
 
     def cancel(self, client_order_id: str) -> OrderState:
@@ -59,6 +112,14 @@ class SimulatedBroker(Protocol):
         actions: Sequence[CorporateAction],
         settled_at: datetime,
         night: Night = QUIET,
+        earlier: Sequence[CorporateAction] = (),
     ) -> list[Fill]:
-        """Lets the night before a session pass, applies its corporate actions, fills its orders at the open. Idempotent."""
+        """Lets the night before a session pass, applies its corporate actions, fills its orders at the open. Idempotent.
+
+        `earlier`: all actions of the sessions before; those that were learned of late take effect now.
+        """
+        ...
+
+    def took_effect(self, session: date) -> list[AppliedAction]:
+        """The corporate actions that changed the account in a settled session, in order; late ones included."""
         ...

@@ -7,6 +7,7 @@ Dates are written as ISO text, datetimes in UTC, floats with the shortest text t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -43,12 +44,18 @@ def to_document(record: object) -> Document:
 
 
 def from_document(record_type: type[RecordT], document: Mapping[str, Any]) -> RecordT:
-    """The record a document holds. LedgerRecordError for missing, unknown or mistyped fields."""
+    """The record a document holds. LedgerRecordError for missing, unknown or mistyped fields.
+
+    A field with a default may be missing: the record was written before the field existed.
+    """
     name, hints = record_type.__name__, _hints(record_type)
-    if not isinstance(document, Mapping) or set(document) != set(hints):
+    fields = set(document) if isinstance(document, Mapping) else set()
+    if not fields or not _required(typing.cast(Any, record_type)) <= fields <= set(hints):
         found = sorted(document) if isinstance(document, Mapping) else type(document).__name__
         raise LedgerRecordError(f"a {name}", f"its fields are {found}, expected {sorted(hints)}")
-    return record_type(**{field: _decode(document[field], kind, f"{name}.{field}") for field, kind in hints.items()})
+    return record_type(
+        **{field: _decode(document[field], kind, f"{name}.{field}") for field, kind in hints.items() if field in fields}
+    )
 
 
 def to_json(document: Mapping[str, Any]) -> str:
@@ -66,6 +73,14 @@ def _hints(record_type: type) -> dict[str, Any]:
     return _RESOLVED[record_type]
 
 
+@functools.cache
+def _required(record_type: Any) -> frozenset[str]:
+    """The fields without a default."""
+    missing = dataclasses.MISSING
+    found = dataclasses.fields(record_type)
+    return frozenset(f.name for f in found if f.default is missing and f.default_factory is missing)
+
+
 def _resolve(record_type: type) -> dict[str, Any]:
     if not dataclasses.is_dataclass(record_type):
         raise LedgerRecordError(f"a {record_type.__name__}", "it is not a record dataclass")
@@ -73,6 +88,10 @@ def _resolve(record_type: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(record_type)}
 
 
+_origin = functools.cache(typing.get_origin)
+
+
+@functools.cache
 def _members(kind: Any) -> tuple[Any, bool]:
     """(the type without None, whether None is allowed)."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
@@ -85,7 +104,7 @@ def _encode(value: Any, kind: Any, where: str) -> Any:
     kind, optional = _members(kind)
     if value is None and optional:
         return None
-    if typing.get_origin(kind) is tuple and isinstance(value, tuple):
+    if _origin(kind) is tuple and isinstance(value, tuple):
         return [_encode(item, typing.get_args(kind)[0], f"{where}[{i}]") for i, item in enumerate(value)]
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return _finite(float(value), where)
@@ -106,7 +125,7 @@ def _decode(value: Any, kind: Any, where: str) -> Any:
     kind, optional = _members(kind)
     if value is None and optional:
         return None
-    if typing.get_origin(kind) is tuple and isinstance(value, list):
+    if _origin(kind) is tuple and isinstance(value, list):
         return tuple(_decode(item, typing.get_args(kind)[0], f"{where}[{i}]") for i, item in enumerate(value))
     if kind in (str, bool, int, float) and type(value) is kind:
         return value

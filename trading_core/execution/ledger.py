@@ -7,22 +7,27 @@ Written once on `DocumentStore`. Documents:
                         turn#<number>           which session is the account's number-th: two cannot both be next
                         decision#<T>            the frozen decision
                         intent#<T>#<id>         an order about to be sent
+                        gate#<T>#<id>#<n>       what the pre-trade rules said of that order
                         state#<T>#<id>#<n>      the n-th state of that order
                         fill#<T>#<id>#<fill>    an execution
+                        correction#<T>#<id>#<fill>#<n>  its n-th correction
+                        cash#<T>#<flow>         cash that moved without an order
+                        approval#<T>            what a person said of the decision
                         settled#<T>             the session's summary
+                        adopted#<n>             the broker's word taken for the truth, by a person
                         event#<at>#<digest>     things worth telling
+                        lease#<n>               who may write (see lease.py)
+    identities / <broker's account>             which account of ours it is
     halt / <scope>#<n>                          halts and resumes; the last one of a scope counts
 
-All calls raise LedgerUnreachableError when the store does not answer: then no order may be sent.
+All calls raise LedgerUnreachableError when the store does not answer: then no order may be sent. On a `FencedStore` they
+raise LeaseLostError once another process has taken the account over.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import TypeVar
 
 from trading_core.errors import (
     SessionNotSettledError,
@@ -32,32 +37,32 @@ from trading_core.errors import (
 )
 from trading_core.execution.codec import LedgerRecordError, from_document, to_document, to_json
 from trading_core.execution.executions import join_executions
+from trading_core.execution.order_records import OrderRecords, account_pk, open_orders
 from trading_core.execution.records import (
     AccountRecord,
+    AdoptionRecord,
+    ApprovalRecord,
     Decision,
     Execution,
     HaltEvent,
     Intent,
     LedgerEvent,
     OrderEvent,
-    OrderRecord,
     SessionRecord,
     SessionState,
     SessionStatus,
     SessionSummary,
 )
 from trading_core.execution.store import DocumentStore, NewDocument
-from trading_core.schema import Fill, OrderStatus
 
 ALL_ACCOUNTS = "all"  # the halt scope that covers every account
-RecordT = TypeVar("RecordT")
 
 
-class Ledger:
+class Ledger(OrderRecords):
     """One ledger for all accounts of all markets. Constructing does no I/O; safe to share between threads."""
 
     def __init__(self, store: DocumentStore) -> None:
-        self._store = store
+        super().__init__(store)
         self.url = store.url
 
     # --- accounts -----------------------------------------------------------------------------------------------------
@@ -72,6 +77,14 @@ class Ledger:
         if (owner.strategy, owner.market) != (strategy, market):
             raise StrategyConflictError(account, f"{owner.strategy} on {owner.market}", f"{strategy} on {market}")
         return owner
+
+    def claim_identity(self, identity: str, account: str) -> None:
+        """Binds an account at a broker to an account of ours, for ever. StrategyConflictError when it is another's."""
+        self._store.put_new("identities", identity, {"account": account})
+        document = self._store.get("identities", identity)
+        owner = document["account"] if document else account
+        if owner != account:
+            raise StrategyConflictError(identity, owner, account)
 
     def accounts(self, market: str | None = None) -> list[AccountRecord]:
         """All accounts (of one market), by id."""
@@ -112,8 +125,8 @@ class Ledger:
                 self._check_order(last, session, previous_session if strict else None)
             number = last.number + 1 if last else 1
             record = SessionRecord(account, session, decision_session, number, run_id, opened_at)
-            turn = NewDocument(_pk(account), f"turn#{number:08d}", {"session": session.isoformat()})
-            opened = NewDocument(_pk(account), f"session#{session.isoformat()}", to_document(record))
+            turn = NewDocument(account_pk(account), f"turn#{number:08d}", {"session": session.isoformat()})
+            opened = NewDocument(account_pk(account), f"session#{session.isoformat()}", to_document(record))
             if self._store.transact_new([turn, opened]):
                 return SessionState(record, SessionStatus.OPEN, None, None)
             # Another run opened a session of this account in between: judge again.
@@ -130,7 +143,7 @@ class Ledger:
 
     def last_session(self, account: str) -> SessionRecord | None:
         """The newest session opened on the account."""
-        found = self._store.query(_pk(account), "session#", limit=1, newest_first=True)
+        found = self._store.query(account_pk(account), "session#", limit=1, newest_first=True)
         return from_document(SessionRecord, found[0].doc) if found else None
 
     def sessions(self, account: str) -> list[SessionRecord]:
@@ -139,7 +152,7 @@ class Ledger:
 
     def session_state(self, account: str, session: date) -> SessionState | None:
         """Where a session stands; None when it was never opened."""
-        pk, day = _pk(account), session.isoformat()
+        pk, day = account_pk(account), session.isoformat()
         opened = self._store.get(pk, f"session#{day}")
         if opened is None:
             return None
@@ -159,8 +172,12 @@ class Ledger:
         open_orders = self._open_orders(account, session)
         if open_orders:
             raise SessionNotSettledError(account, session, session, open_orders)
-        self._store.put_new(_pk(account), f"settled#{session.isoformat()}", to_document(summary))
+        self._store.put_new(account_pk(account), f"settled#{session.isoformat()}", to_document(summary))
         return self._require_session(account, session)
+
+    def summaries(self, account: str) -> list[SessionSummary]:
+        """Of all settled sessions, in order."""
+        return self._records(SessionSummary, account, "settled#")
 
     def _require_session(self, account: str, session: date) -> SessionState:
         state = self.session_state(account, session)
@@ -183,96 +200,40 @@ class Ledger:
             mine = f"{decision.strategy} on {decision.market}"
             raise StrategyConflictError(decision.account, f"{owner.strategy} on {owner.market}", mine)
         self._require_session(decision.account, decision.session)
-        self._store.put_new(_pk(decision.account), f"decision#{decision.session.isoformat()}", to_document(decision))
+        self._store.put_new(
+            account_pk(decision.account), f"decision#{decision.session.isoformat()}", to_document(decision)
+        )
         frozen = self.get_decision(decision.account, decision.session)
         return frozen if frozen is not None else decision
 
     def get_decision(self, account: str, session: date) -> Decision | None:
-        document = self._store.get(_pk(account), f"decision#{session.isoformat()}")
+        document = self._store.get(account_pk(account), f"decision#{session.isoformat()}")
         return from_document(Decision, document) if document is not None else None
 
-    # --- orders and fills ---------------------------------------------------------------------------------------------
+    def record_approval(self, approval: ApprovalRecord) -> ApprovalRecord:
+        """Keeps what a person said of a decision; the first word stands and is returned."""
+        self._require_session(approval.account, approval.session)
+        self._store.put_new(
+            account_pk(approval.account), f"approval#{approval.session.isoformat()}", to_document(approval)
+        )
+        found = self.approval(approval.account, approval.session)
+        return found if found is not None else approval
 
-    def record_intent(self, intent: Intent) -> bool:
-        """Writes an intent before anything is sent; False when it was written before.
+    def approval(self, account: str, session: date) -> ApprovalRecord | None:
+        document = self._store.get(account_pk(account), f"approval#{session.isoformat()}")
+        return from_document(ApprovalRecord, document) if document is not None else None
 
-        LedgerRecordError: its session is not open with that decision, is settled, or the id stands for another order.
-        """
-        key = f"intent#{intent.session.isoformat()}#{intent.client_order_id}"
-        stored = self._intent(intent.account, intent.session, intent.client_order_id)
-        if stored is None:
-            state = self._require_session(intent.account, intent.session)
-            if state.status is not SessionStatus.DECIDED or state.decision_id != intent.decision_id:
-                reason = f"its session {intent.session} is {state.status.value} with decision {state.decision_id}"
-                raise LedgerRecordError(f"the intent {intent.client_order_id}", reason)
-            if self._store.put_new(_pk(intent.account), key, to_document(intent)):
-                return True
-            stored = self._intent(intent.account, intent.session, intent.client_order_id)
-        if stored is None or replace(stored, created_at=intent.created_at) != intent:
-            reason = f"the ledger has another order under this id: {stored}"
-            raise LedgerRecordError(f"the intent {intent.client_order_id}", reason)
-        return False
-
-    def record_order_state(
-        self,
-        account: str,
-        session: date,
-        client_order_id: str,
-        status: OrderStatus,
-        at: datetime,
-        filled_quantity: float = 0.0,
-        average_price: float | None = None,
-        reason: str = "",
-    ) -> OrderEvent:
-        """Appends the state of an order, and returns the event that is now its last; the same state twice is one event.
-
-        LedgerRecordError: there is no such intent, or an order that ended (FILLED ...) would come alive again.
-        """
-        self._require_intent(account, session, client_order_id)
+    def adopt(self, adoption: AdoptionRecord) -> AdoptionRecord:
+        """Keeps that a person took the broker's positions and cash for the truth: later sessions reckon from them."""
+        self._owner(adoption.account)
         while True:
-            history = self.order_history(account, session, client_order_id)
-            last = history[-1] if history else None
-            number = last.sequence + 1 if last else 1
-            event = OrderEvent(client_order_id, number, status, float(filled_quantity), average_price, reason, at)
-            if last is not None and replace(last, sequence=number, at=at) == event:
-                return last
-            if last is not None and last.status.terminal and not status.terminal:
-                why = f"the order already ended as {last.status.value}"
-                raise LedgerRecordError(f"the state {status.value} of {client_order_id}", why)
-            key = f"state#{session.isoformat()}#{client_order_id}#{number:06d}"
-            if self._store.put_new(_pk(account), key, to_document(event)):
-                return event
+            number = len(self._store.query(account_pk(adoption.account), "adopted#")) + 1
+            if self._store.put_new(account_pk(adoption.account), f"adopted#{number:06d}", to_document(adoption)):
+                return adoption
 
-    def order_history(self, account: str, session: date, client_order_id: str) -> list[OrderEvent]:
-        """All states of one order, oldest first."""
-        return self._records(OrderEvent, account, f"state#{session.isoformat()}#{client_order_id}#")
-
-    def orders(self, account: str, session: date) -> list[OrderRecord]:
-        """All intents of a session with their present state, by client order id."""
-        day = session.isoformat()
-        last = {event.client_order_id: event for event in self._records(OrderEvent, account, f"state#{day}#")}
-        return [
-            _order_record(intent, last.get(intent.client_order_id))
-            for intent in self._records(Intent, account, f"intent#{day}#")
-        ]
-
-    def record_fill(self, account: str, fill: Fill) -> bool:
-        """Writes an execution; False when this fill was written before.
-
-        LedgerRecordError: there is no intent for it, or other content under the same fill id.
-        """
-        self._require_intent(account, fill.session, fill.client_order_id)
-        key = f"fill#{fill.session.isoformat()}#{fill.client_order_id}#{fill.fill_id}"
-        if self._store.put_new(_pk(account), key, to_document(fill)):
-            return True
-        stored = self._store.get(_pk(account), key)
-        if stored != to_document(fill):
-            raise LedgerRecordError(f"the fill {fill.fill_id}", f"the ledger has other content under this id: {stored}")
-        return False
-
-    def fills(self, account: str, session: date) -> list[Fill]:
-        """The executions of a session, by client order id."""
-        return self._records(Fill, account, f"fill#{session.isoformat()}#")
+    def adoptions(self, account: str) -> list[AdoptionRecord]:
+        """Oldest first."""
+        return self._records(AdoptionRecord, account, "adopted#")
 
     def executions(
         self,
@@ -291,7 +252,7 @@ class Ledger:
             day = start.isoformat() if start is not None and start == end else ""
             rows += join_executions(
                 owner,
-                self._records(Fill, owner.account, f"fill#{day}"),
+                self._effective(owner.account, day),
                 self._records(Intent, owner.account, f"intent#{day}"),
                 self._records(OrderEvent, owner.account, f"state#{day}"),
                 self._records(Decision, owner.account, f"decision#{day}"),
@@ -299,22 +260,13 @@ class Ledger:
         chosen = [r for r in rows if (start is None or r.session >= start) and (end is None or r.session <= end)]
         return sorted(chosen, key=lambda r: (r.session, r.account, r.side.value != "sell", r.symbol, r.fill_id))
 
-    def _intent(self, account: str, session: date, client_order_id: str) -> Intent | None:
-        document = self._store.get(_pk(account), f"intent#{session.isoformat()}#{client_order_id}")
-        return from_document(Intent, document) if document is not None else None
-
-    def _require_intent(self, account: str, session: date, client_order_id: str) -> None:
-        if self._intent(account, session, client_order_id) is None:
-            reason = f"no intent with this id was written for {account} on {session}"
-            raise LedgerRecordError(f"a record of order {client_order_id}", reason)
-
     # --- events and halts ---------------------------------------------------------------------------------------------
 
     def record_event(self, event: LedgerEvent) -> bool:
         """Writes an event; False when exactly this one is there already."""
         document = to_document(event)
         digest = hashlib.sha256(to_json(document).encode()).hexdigest()[:12]
-        return self._store.put_new(_pk(event.account), f"event#{document['at']}#{digest}", document)
+        return self._store.put_new(account_pk(event.account), f"event#{document['at']}#{digest}", document)
 
     def events(self, account: str, session: date | None = None) -> list[LedgerEvent]:
         """The account's events, oldest first; of one session when given."""
@@ -352,21 +304,3 @@ class Ledger:
             number = len(self._store.query("halt", f"{event.scope}#")) + 1
             if self._store.put_new("halt", f"{event.scope}#{number:08d}", to_document(event)):
                 return event
-
-    def _records(self, record_type: type[RecordT], account: str, prefix: str) -> list[RecordT]:
-        return [from_document(record_type, item.doc) for item in self._store.query(_pk(account), prefix)]
-
-
-def _pk(account: str) -> str:
-    return f"account#{account}"
-
-
-def _order_record(intent: Intent, event: OrderEvent | None) -> OrderRecord:
-    if event is None:
-        return OrderRecord(intent, OrderStatus.PLANNED, 0.0, None, "")
-    return OrderRecord(intent, event.status, event.filled_quantity, event.average_price, event.reason)
-
-
-def open_orders(orders: Iterable[OrderRecord]) -> list[OrderRecord]:
-    """Those that have not ended; UNKNOWN counts as open."""
-    return [order for order in orders if not order.status.terminal]

@@ -17,51 +17,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 
 from trading_core.costs import CostModel
-from trading_core.errors import DuplicateOrderError, SessionOrderError, UnknownNameError
+from trading_core.errors import DuplicateOrderError, OrderRefusedError, SessionOrderError, UnknownNameError
+from trading_core.execution.broker import BrokerTraits, OrderWindow
 from trading_core.execution.codec import LedgerRecordError, from_document, to_document
 from trading_core.execution.ids import CLIENT_ORDER_ID_LENGTH
+from trading_core.execution.paper_book import Book, BookRules, OpenMarket, late_actions, missed_actions, next_book
 from trading_core.execution.store import DocumentStore, NewDocument
-from trading_core.portfolio.actions import adjust_orders, apply_actions
-from trading_core.portfolio.auction import AuctionFill, fill_open
-from trading_core.portfolio.overnight import QUIET, Night, accrue
+from trading_core.portfolio.late import AppliedAction
+from trading_core.portfolio.overnight import QUIET, Night
 from trading_core.schema import (
     AccountState,
-    ActionKind,
+    CashFlow,
     CorporateAction,
     Fill,
     Order,
+    OrderKind,
     OrderState,
     OrderStatus,
-    Position,
-    Side,
 )
+from trading_core.sessions import Sessions
 
+KINDS = frozenset({OrderKind.OPENING, OrderKind.MARKET, OrderKind.LIMIT})
+PAGE = 64  # orders read at once when the open ones are looked for
 CANCELED_BY_REQUEST = "canceled before the open"
 TOO_LATE = "its session was already settled when it came"
-
-
-@dataclass(frozen=True, slots=True)
-class Book:
-    """The account after the open of `session`. `outcomes`: every order of the session, restated for splits."""
-
-    session: date
-    number: int  # counts the account's books from 1
-    cash: float
-    positions: tuple[Position, ...]
-    fills: tuple[Fill, ...]
-    outcomes: tuple[OrderState, ...]
-    settled_at: datetime
 
 
 class PaperBroker:
     """See `Broker` and `SimulatedBroker`.
 
     `capital`: cash of a new account (currency); an existing account keeps its own. `short`: whether it may hold negative
-    positions. Constructing does no I/O.
+    positions. An order of any kind lives for its session's open; a LIMIT order fills there only when the price it would pay
+    (half spread, slippage and impact included, commission not) respects its limit. Constructing does no I/O.
     """
 
     name = "paper"
@@ -76,31 +66,45 @@ class PaperBroker:
         fractional: bool = True,
         short: bool = False,
     ) -> None:
+        self.traits = BrokerTraits(unique_ids=True, one_auction=True, kinds=KINDS, fractional=fractional)
         self._store = store
         self._account = account
         self._capital = capital
-        self._costs = costs
-        self._fractional = fractional
-        self._short = short
+        self._rules = BookRules(costs, fractional, short)
         self._pk = f"paper#{account}"
+
+    def identity(self) -> str:
+        return f"paper:{self._account}"
 
     def account(self) -> AccountState:
         return self._state_after(self._newest())
 
+    def window(self, kind: OrderKind, session: date, sessions: Sessions) -> OrderWindow:
+        """From the close of the session before until the deadline of `session`."""
+        _check_kind(kind)
+        return OrderWindow(sessions.close(sessions.previous(session)), sessions.deadline(session))
+
     def submit(self, order: Order) -> OrderState:
         """Takes an order; it stays ACCEPTED until its session is settled.
 
-        Errors: DuplicateOrderError; LedgerRecordError for a quantity or id that no broker takes.
+        Errors: DuplicateOrderError; OrderRefusedError when its session is settled already; UnknownNameError for its kind;
+        LedgerRecordError for a quantity, limit or id that no broker takes.
         """
         _check(order)
         self._open_account()
         session, order_id = order.session.isoformat(), order.client_order_id
+        if self._store.get(self._pk, f"id#{order_id}") is not None:
+            raise DuplicateOrderError(order_id)
+        newest = self._newest()
+        if newest is not None and newest.session >= order.session:
+            raise OrderRefusedError(self.name, order_id, TOO_LATE)
         items = [
             NewDocument(self._pk, f"id#{order_id}", {"session": session, "symbol": order.symbol}),
             NewDocument(self._pk, f"order#{session}#{order_id}", to_document(order)),
         ]
         if not self._store.transact_new(items):
             raise DuplicateOrderError(order_id)
+        # Its session may have been settled since the question above: then it is EXPIRED.
         state = self.order(order_id)
         return state if state is not None else OrderState(order, OrderStatus.ACCEPTED)
 
@@ -114,9 +118,18 @@ class PaperBroker:
     def orders(self, session: date) -> list[OrderState]:
         return self._states(session)
 
+    def open_orders(self) -> list[OrderState]:
+        states = [state for session in self._sessions_to_come() for state in self._states(session)]
+        return sorted((s for s in states if not s.status.terminal), key=lambda s: s.order.client_order_id)
+
     def fills(self, session: date) -> list[Fill]:
         book = self._book(session)
         return list(book.fills) if book else []
+
+    def cash_flows(self, session: date) -> list[CashFlow]:
+        """Dividends, proceeds of delistings, interest and the fee for borrowed shares, as the book of `session` has them."""
+        book = self._book(session)
+        return list(book.flows) if book else []
 
     def cancel(self, client_order_id: str) -> OrderState:
         """Cancels an order whose session is not settled; later, nothing changes."""
@@ -129,6 +142,12 @@ class PaperBroker:
             state = self.order(client_order_id) or state
         return state
 
+    # --- what the market does -----------------------------------------------------------------------------------------
+
+    def opening_cash(self) -> float:
+        opening = self._store.get(self._pk, "opening")
+        return float(opening["capital"] if opening else self._capital)
+
     def settled_through(self) -> date | None:
         book = self._newest()
         return book.session if book else None
@@ -140,29 +159,45 @@ class PaperBroker:
         actions: Sequence[CorporateAction],
         settled_at: datetime,
         night: Night = QUIET,
+        earlier: Sequence[CorporateAction] = (),
     ) -> list[Fill]:
         """Applies the corporate actions of `session`, fills its orders at `opens`, writes its book; returns the fills.
 
-        `opens`: price per share by symbol; without one an order expires. `settled_at` (aware) is stamped on the fills:
-        pass the session's opening time. `night`: what interest, fees, impact and volume caps follow from; without it
-        nothing accrues. A settled session returns the fills it has, whatever is handed in.
+        `opens`: price per share by symbol; without one an order expires. `actions`: dated after the session before, up to
+        `session`. `settled_at` (aware) is stamped on the fills: pass the session's opening time. `night`: what interest,
+        fees, impact and volume caps follow from; without it nothing accrues. `earlier`: every action of the sessions before
+        since the account began, of what it holds; those that it has not had take effect now, see `portfolio.late`.
+        A settled session returns the fills it has, whatever is handed in.
         Errors: SessionOrderError when a later session is settled already; LedgerRecordError for stray actions.
         """
-        strays = sorted(f"{a.symbol} {a.session}" for a in actions if a.session != session)
-        if strays:
-            raise LedgerRecordError(f"the corporate actions of {session}", f"these are of other sessions: {strays[:5]}")
         self._open_account()
         while True:
             newest = self._newest()
             if newest is not None and newest.session >= session:
                 return self._settled_fills(session, newest)
-            book = self._fill(session, newest, opens, actions, settled_at, night)
+            _check_actions(session, newest, actions, earlier)
+            late = self._late(newest, earlier)
+            market = OpenMarket(session, opens, actions, settled_at, night, late)
+            book = next_book(newest, self._state_after(newest), self._states(session), market, self._rules)
             turn = NewDocument(self._pk, f"turn#{book.number:08d}", {"session": session.isoformat()})
             # False: another process settled a session in between. Look again.
             if self._store.transact_new(
                 [turn, NewDocument(self._pk, f"book#{session.isoformat()}", to_document(book))]
             ):
                 return list(book.fills)
+
+    def took_effect(self, session: date) -> list[AppliedAction]:
+        book = self._book(session)
+        return list(book.took_effect) if book else []
+
+    def _late(self, newest: Book | None, earlier: Sequence[CorporateAction]) -> list[AppliedAction]:
+        missed = missed_actions(newest, earlier)
+        if not missed:
+            return []
+        books = [from_document(Book, item.doc) for item in self._store.query(self._pk, "book#")]
+        # Another process may have settled a session since `newest` was read; that one's turn is lost anyway.
+        past = [book for book in books if newest is not None and book.session <= newest.session]
+        return late_actions(past, missed, earlier)
 
     def _settled_fills(self, session: date, newest: Book) -> list[Fill]:
         book = self._book(session)
@@ -171,47 +206,7 @@ class PaperBroker:
             raise SessionOrderError(self._account, session, newest.session, reason)
         return list(book.fills)
 
-    def _fill(
-        self,
-        session: date,
-        before: Book | None,
-        opens: Mapping[str, float],
-        actions: Sequence[CorporateAction],
-        settled_at: datetime,
-        night: Night,
-    ) -> Book:
-        """The book of `session`: a pure function of the book before, the session's orders and what the market did."""
-        pending = self._states(session)
-        orders = adjust_orders([s.order for s in pending if s.status is OrderStatus.ACCEPTED], actions)
-        start = self._state_after(before)
-        held = {p.symbol: p.quantity for p in start.positions}
-        interest, fee = accrue(held, start.cash, night, self._costs)
-        holdings, cash = apply_actions(held, start.cash + (interest - fee), actions)
-        result = fill_open(
-            orders,
-            opens,
-            cash,
-            holdings,
-            self._costs,
-            self._fractional,
-            liquidity=night.liquidity,
-            short=self._short,
-        )
-        fills = tuple(_fill_of(orders[fill.index], fill, session, settled_at) for fill in result.fills)
-        outcomes = {id_: s for s in pending if (id_ := s.order.client_order_id) and s.status.terminal}
-        for order, reason in result.unfilled:
-            outcomes[order.client_order_id] = OrderState(order, OrderStatus.EXPIRED, reason=reason)
-        for fill in result.fills:
-            outcomes[orders[fill.index].client_order_id] = _outcome(orders[fill.index], fill)
-        return Book(
-            session=session,
-            number=before.number + 1 if before else 1,
-            cash=result.cash_after,
-            positions=_positions(start.positions, actions, fills, result.holdings_after),
-            fills=fills,
-            outcomes=tuple(outcomes[order_id] for order_id in sorted(outcomes)),
-            settled_at=settled_at,
-        )
+    # --- documents ----------------------------------------------------------------------------------------------------
 
     def _states(self, session: date, client_order_id: str = "") -> list[OrderState]:
         """The orders of a session (all, or one) with their states, sorted by id."""
@@ -234,11 +229,20 @@ class PaperBroker:
                 states.append(OrderState(order, OrderStatus.ACCEPTED))
         return states
 
+    def _sessions_to_come(self) -> list[date]:
+        """The sessions after the newest book that have orders. Newest first and by pages: an old account has thousands."""
+        newest, limit = self._newest(), PAGE
+        while True:
+            stored = self._store.query(self._pk, "order#", limit=limit, newest_first=True)
+            days = [date.fromisoformat(item.sk.split("#")[1]) for item in stored]
+            if len(stored) < limit or (newest is not None and days[-1] <= newest.session):
+                return sorted({day for day in days if newest is None or day > newest.session})
+            limit *= 4
+
     def _state_after(self, book: Book | None) -> AccountState:
         if book is not None:
             return AccountState(self._account, book.cash, book.positions)
-        opening = self._store.get(self._pk, "opening")
-        return AccountState(self._account, opening["capital"] if opening else float(self._capital), ())
+        return AccountState(self._account, self.opening_cash(), ())
 
     def _open_account(self) -> None:
         if self._store.get(self._pk, "opening") is None:
@@ -254,58 +258,29 @@ class PaperBroker:
 
 
 def _check(order: Order) -> None:
+    where = f"the order of {order.symbol}"
     if not (math.isfinite(order.quantity) and order.quantity > 0):
-        raise LedgerRecordError(f"the order of {order.symbol}", f"its quantity is {order.quantity}; it must be above 0")
+        raise LedgerRecordError(where, f"its quantity is {order.quantity}; it must be above 0")
     if not 1 <= len(order.client_order_id) <= CLIENT_ORDER_ID_LENGTH or "#" in order.client_order_id:
         reason = f"its client order id must have 1 to {CLIENT_ORDER_ID_LENGTH} characters and no '#'"
-        raise LedgerRecordError(f"the order of {order.symbol}", reason)
+        raise LedgerRecordError(where, reason)
+    _check_kind(order.kind)
+    limit = order.limit_price
+    if order.kind is OrderKind.LIMIT and not (limit is not None and math.isfinite(limit) and limit > 0):
+        raise LedgerRecordError(where, f"its limit price is {limit}; it must be above 0")
 
 
-def _fill_of(order: Order, fill: AuctionFill, session: date, at: datetime) -> Fill:
-    return Fill(
-        fill_id=f"{order.client_order_id}-1",
-        client_order_id=order.client_order_id,
-        symbol=fill.symbol,
-        side=fill.side,
-        quantity=fill.quantity,
-        price=fill.price,
-        commission=fill.commission,
-        session=session,
-        filled_at=at,
-    )
+def _check_kind(kind: OrderKind) -> None:
+    if kind not in KINDS:
+        raise UnknownNameError("order kind of the paper broker", kind.value, sorted(k.value for k in KINDS))
 
 
-def _outcome(order: Order, fill: AuctionFill) -> OrderState:
-    # An order lives for one auction: what the auction did not fill expires with it.
-    whole = fill.quantity == order.quantity
-    status = OrderStatus.FILLED if whole else OrderStatus.EXPIRED
-    return OrderState(order, status, fill.quantity, fill.price, fill.reason)
-
-
-def _positions(
-    before: Sequence[Position],
-    actions: Sequence[CorporateAction],
-    fills: Sequence[Fill],
-    holdings: Mapping[str, float],
-) -> tuple[Position, ...]:
-    """Positions with average price per share: a split divides it, a fill that enlarges a position averages in with its
-    costs, one that reduces it keeps it, one that crosses zero begins anew."""
-    quantity = {p.symbol: p.quantity for p in before}
-    cost = {p.symbol: p.average_price for p in before}
-    for action in actions:
-        if action.kind is ActionKind.SPLIT and action.symbol in cost:
-            quantity[action.symbol] *= action.value
-            cost[action.symbol] /= action.value
-        elif action.kind is ActionKind.DELISTING and action.symbol in cost:
-            quantity[action.symbol] = 0.0
-    for fill in fills:
-        held = quantity.get(fill.symbol, 0.0)
-        sign = 1.0 if fill.side is Side.BUY else -1.0
-        after = held + sign * fill.quantity
-        paid = fill.price + sign * fill.commission / fill.quantity
-        if held * sign >= 0.0:
-            cost[fill.symbol] = (abs(held) * cost.get(fill.symbol, 0.0) + fill.quantity * paid) / abs(after)
-        elif after * sign > 0.0:
-            cost[fill.symbol] = paid
-        quantity[fill.symbol] = after
-    return tuple(Position(symbol, holdings[symbol], cost[symbol]) for symbol in sorted(holdings))
+def _check_actions(
+    session: date, newest: Book | None, actions: Sequence[CorporateAction], earlier: Sequence[CorporateAction]
+) -> None:
+    """`actions` belong between the newest book and `session`, `earlier` ones before `session`."""
+    strays = [a for a in actions if a.session > session or (newest is not None and a.session <= newest.session)]
+    strays += [a for a in earlier if a.session >= session]
+    if strays:
+        named = sorted(f"{a.symbol} {a.session}" for a in strays)
+        raise LedgerRecordError(f"the corporate actions of {session}", f"these are of other sessions: {named[:5]}")

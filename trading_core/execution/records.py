@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
-from trading_core.schema import OrderStatus, Position, Side
+from trading_core.schema import Fill, OrderStatus, Position, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,35 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderVerdict:
+    """What the risk rules made of one planned order: shares `planned` and `allowed`, approve, clip or reject, and why.
+
+    `rule`: the last one that cut it, "" when none did; `reason`: of every rule that cut it.
+    """
+
+    symbol: str
+    side: Side
+    planned: float
+    allowed: float
+    verdict: str
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Shares of a symbol that an account held when it decided, below 0 for a short."""
+
+    symbol: str
+    quantity: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
-    """The one decision of (account, session T), taken after D's close. Written once; every later step only reads it."""
+    """The one decision of (account, session T), taken after D's close. Written once; every later step only reads it.
+
+    From `holdings` on stands what it needs to be computed again; decisions of before these fields have their defaults.
+    """
 
     decision_id: str
     account: str
@@ -90,6 +117,14 @@ class Decision:
     decided_at: datetime
     code_version: str
     config_hash: str
+    holdings: tuple[Holding, ...] = ()
+    first_decision: date | None = None  # the account's first decision session: strategies count sessions from it
+    bars_version: int = -1  # Delta versions of the tables that prices were read from; -1: there was no such table
+    actions_version: int = -1
+    quarantine_version: int = -1
+    columns_version: str = ""  # of the features that the strategy itself read, "" where it reads none
+    forecasts_digest: str = ""  # SHA-256 of the forecasts used, see pipelines.digests
+    risk: tuple[OrderVerdict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +153,62 @@ class OrderEvent:
     status: OrderStatus
     filled_quantity: float
     average_price: float | None
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FillCorrection:
+    """A fill as the broker restated it, `number`-th time; a quantity of 0 takes it back."""
+
+    fill: Fill
+    number: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RuleVerdict:
+    """What one rule said: approve, clip or reject, and why."""
+
+    rule: str
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateRecord:
+    """What the pre-trade rules said when an order was about to be sent."""
+
+    account: str
+    session: date
+    client_order_id: str
+    symbol: str
+    verdicts: tuple[RuleVerdict, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRecord:
+    """What a person said of a decision before anything was sent."""
+
+    account: str
+    session: date
+    decision_id: str
+    approved: bool
+    by: str
+    note: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptionRecord:
+    """A person took what the broker holds for the truth: the account's positions and cash from `at` on."""
+
+    account: str
+    session: date  # the account's last session then
+    positions: tuple[Position, ...]
+    cash: float
+    by: str
     reason: str
     at: datetime
 

@@ -41,6 +41,13 @@ class NewDocument(NamedTuple):
     doc: Document
 
 
+class Key(NamedTuple):
+    """Where a document is, or must not be."""
+
+    pk: str
+    sk: str
+
+
 class DocumentStore(Protocol):
     """JSON documents at (pk, sk), with strongly consistent reads. Safe to share between threads."""
 
@@ -66,8 +73,8 @@ class DocumentStore(Protocol):
         """Documents of a pk whose sk starts with `sk_prefix`, ascending by sk (descending when `newest_first`)."""
         ...
 
-    def transact_new(self, items: Sequence[NewDocument]) -> bool:
-        """Creates all documents or none; False when any key exists. At most 100 items, each key once."""
+    def transact_new(self, items: Sequence[NewDocument], absent: Sequence[Key] = ()) -> bool:
+        """Creates all documents or none; False when any key, or any of `absent`, exists. At most 100 keys, each once."""
         ...
 
     def close(self) -> None:
@@ -127,11 +134,12 @@ def packed(text: str) -> bytes:
     return zlib.compress(text.encode(), 6)
 
 
-def checked_all(items: Sequence[NewDocument]) -> list[str]:
+def checked_all(items: Sequence[NewDocument], absent: Sequence[Key] = ()) -> list[str]:
     """The JSON texts of a transaction. Errors: LedgerRecordError for too many items or a key that occurs twice."""
-    if not 1 <= len(items) <= MAX_TRANSACTION:
-        raise LedgerRecordError(f"a transaction of {len(items)} documents", f"1 to {MAX_TRANSACTION} are allowed")
-    if len({(item.pk, item.sk) for item in items}) != len(items):
+    count = len(items) + len(absent)
+    if not items or count > MAX_TRANSACTION:
+        raise LedgerRecordError(f"a transaction of {count} documents", f"1 to {MAX_TRANSACTION} are allowed")
+    if len({*((item.pk, item.sk) for item in items), *absent}) != count:
         raise LedgerRecordError("a transaction", "a key occurs twice in it")
     return [checked(item) for item in items]
 

@@ -23,6 +23,7 @@ from trading_core.errors import LedgerUnreachableError
 from trading_core.execution.codec import Document
 from trading_core.execution.store import (
     INLINE_BYTES,
+    Key,
     LedgerOptions,
     NewDocument,
     Stored,
@@ -109,7 +110,7 @@ class DynamoStore:
             arguments["ExclusiveStartKey"] = page["LastEvaluatedKey"]
         return found
 
-    def transact_new(self, items: Sequence[NewDocument]) -> bool:
+    def transact_new(self, items: Sequence[NewDocument], absent: Sequence[Key] = ()) -> bool:
         token, request = secrets.token_hex(16), secrets.token_hex(16)
         puts = [
             {
@@ -119,11 +120,21 @@ class DynamoStore:
                     "ConditionExpression": "attribute_not_exists(pk)",
                 }
             }
-            for item, text in zip(items, checked_all(items), strict=True)
+            for item, text in zip(items, checked_all(items, absent), strict=True)
+        ]
+        checks = [
+            {
+                "ConditionCheck": {
+                    "TableName": self._table,
+                    "Key": {"pk": {"S": key.pk}, "sk": {"S": key.sk}},
+                    "ConditionExpression": "attribute_not_exists(pk)",
+                }
+            }
+            for key in absent
         ]
         # The request token makes boto3's own retries of this call idempotent at the server.
         written = self._write(
-            lambda client: client.transact_write_items(TransactItems=puts, ClientRequestToken=request)
+            lambda client: client.transact_write_items(TransactItems=[*puts, *checks], ClientRequestToken=request)
         )
         return written or self._was_mine(items[0].pk, items[0].sk, "created_by", token)
 

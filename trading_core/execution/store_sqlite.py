@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trading_core.errors import LedgerUnreachableError
 from trading_core.execution.codec import Document
-from trading_core.execution.store import LAST_CHARACTER, NewDocument, Stored, checked, checked_all, parsed
+from trading_core.execution.store import LAST_CHARACTER, Key, NewDocument, Stored, checked, checked_all, parsed
 
 BUSY_TIMEOUT_MS = 20_000  # how long a writer waits for another process's commit
 _TABLE = (
@@ -20,6 +20,7 @@ _TABLE = (
     "pk TEXT NOT NULL, sk TEXT NOT NULL, version INTEGER NOT NULL, doc TEXT NOT NULL, "
     "PRIMARY KEY (pk, sk)) WITHOUT ROWID"
 )
+_EXISTS = "SELECT 1 FROM documents WHERE pk = ? AND sk = ?"
 _INSERT = "INSERT INTO documents (pk, sk, version, doc) VALUES (?, ?, 1, ?) ON CONFLICT DO NOTHING"
 
 
@@ -62,14 +63,15 @@ class SqliteStore:
             rows = connection.execute(select, bounds).fetchall()
         return [Stored(sk, parsed(self.url, pk, sk, text), version) for sk, text, version in rows]
 
-    def transact_new(self, items: Sequence[NewDocument]) -> bool:
-        texts = checked_all(items)
+    def transact_new(self, items: Sequence[NewDocument], absent: Sequence[Key] = ()) -> bool:
+        texts = checked_all(items, absent)
         with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
+                if any(connection.execute(_EXISTS, key).fetchone() for key in absent):
+                    return False
                 for item, text in zip(items, texts, strict=True):
                     if connection.execute(_INSERT, (item.pk, item.sk, text)).rowcount != 1:
-                        connection.execute("ROLLBACK")
                         return False
                 connection.execute("COMMIT")
             finally:

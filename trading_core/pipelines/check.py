@@ -11,7 +11,7 @@ from trading_core.config import ComparisonConfig, MarketConfig, ModelConfig, Set
 from trading_core.errors import InvalidConfigError, TradingError
 from trading_core.market.registry import source_entry
 from trading_core.pipelines.quality_gate import rules_of
-from trading_core.pipelines.strategies import risk_limits, strategy_params
+from trading_core.pipelines.strategies import gate_limits, risk_limits, strategy_params
 from trading_core.pipelines.train import check_model_config
 from trading_core.sessions import Sessions
 
@@ -72,6 +72,7 @@ def check_file(path: Path, kind: Kind) -> None:
     elif isinstance(loaded, StrategyConfig):
         strategy_params(loaded, path.stem)
         risk_limits(loaded)
+        gate_limits(loaded, path.stem)
 
 
 def check_all(settings: Settings, only: str | None = None) -> list[dict[str, Any]]:

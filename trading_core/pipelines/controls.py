@@ -6,21 +6,37 @@ from datetime import date, datetime
 from typing import Any
 
 from trading_core import config
-from trading_core.errors import FlattenRefusedError, SessionNotSettledError, SessionOrderError, UnknownNameError
+from trading_core.errors import (
+    FlattenRefusedError,
+    ResolveRefusedError,
+    SessionNotSettledError,
+    SessionOrderError,
+    UnknownNameError,
+)
 from trading_core.execution.accounts import PAPER
 from trading_core.execution.ids import decision_id
 from trading_core.execution.ledger import ALL_ACCOUNTS, Ledger, open_orders
-from trading_core.execution.records import AccountRecord, DecidedOrder, Decision, SessionStatus, Target
+from trading_core.execution.records import (
+    AccountRecord,
+    AdoptionRecord,
+    DecidedOrder,
+    Decision,
+    EventLevel,
+    SessionStatus,
+    Target,
+)
 from trading_core.execution.registry import BROKERS
 from trading_core.pipelines import refs, settlement
-from trading_core.pipelines.account import TradingAccount, open_account
-from trading_core.pipelines.trade import FLATTEN, send_order, strategy_hash
+from trading_core.pipelines.account import TradingAccount, leased
+from trading_core.pipelines.pretrade import gate
+from trading_core.pipelines.strategies import strategy_hash
+from trading_core.pipelines.trade import FLATTEN
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
-from trading_core.schema import BARS, SYMBOL, Side
+from trading_core.schema import BARS, SYMBOL, OrderStatus, Side
 from trading_core.storage.tables import Predicate
 
-ACTIONS = ("halt", "resume", "flatten", "settle")
+ACTIONS = ("halt", "resume", "flatten", "settle", "adopt")
 
 
 def act(ws: Workspace, action: str, account: str, reason: str, *, by: str, now: datetime) -> dict[str, Any]:
@@ -35,23 +51,74 @@ def act(ws: Workspace, action: str, account: str, reason: str, *, by: str, now: 
         ledger.resume(account, by, now, reason)
         return {"action": action, "account": account, "halted": ledger.halted(account) is not None, "reason": reason}
     owner = _owner(ledger, ws, account)
-    opened = open_account(ws, account, _broker_of(account), config.load_strategy(owner.strategy, ws.settings))
-    if action == "settle":
-        last = ledger.last_session(account)
-        if last is None:
-            return {"action": action, "account": account, "status": "no session yet"}
-        done = settlement.settle(ws, opened, account, last.session, "", now)
-        return {"action": action, "account": account, **refs.dump(done)}
-    if account.startswith("replay-"):
-        raise FlattenRefusedError(account, "it is a replay; its positions are history on paper")
-    ledger.halt(account, f"flatten: {reason}", by, now)
-    return {"action": action, "account": account, **_flatten(ws, opened, owner, now)}
+    if action == "flatten":
+        if account.startswith(("replay-", "shadow-")):
+            raise FlattenRefusedError(account, "it is a replay or a shadow: there is nothing of its own at a broker")
+        # Before anything else: whoever is about to send must find the halt.
+        ledger.halt(account, f"flatten: {reason}", by, now)
+    chosen = config.load_strategy(owner.strategy, ws.settings)
+    with leased(ws, account, broker_of(account), chosen, f"{action} by {by}", now) as opened:
+        if action == "flatten":
+            done = _flatten(ws, opened, owner, now)
+        elif action == "adopt":
+            done = _adopt(opened, reason, by, now)
+        else:
+            done = _settle(ws, opened, now)
+    return {"action": action, "account": account, **done}
 
 
-def _broker_of(account: str) -> str:
-    """The broker an account was opened at: its id begins with the name; replays and dry runs are on paper."""
-    name = account.split("-", 1)[0]
-    return name if name in BROKERS else PAPER
+def resolve(ws: Workspace, order_id: str, reason: str, *, by: str, now: datetime) -> dict[str, Any]:
+    """Ends an order that stayed UNKNOWN, by a person who has looked it up at the broker: it never arrived there.
+
+    The broker is asked once more. Errors: UnknownNameError (no such open order), ResolveRefusedError (the broker knows it).
+    """
+    ledger = Ledger(ws.ledger_store())
+    known = {
+        order.intent.client_order_id: order.intent
+        for owner in ledger.accounts(ws.market.id)
+        for opened in ledger.sessions(owner.account)[-2:]
+        for order in open_orders(ledger.orders(owner.account, opened.session))
+    }
+    if order_id not in known:
+        raise UnknownNameError("open order", order_id, sorted(known))
+    intent = known[order_id]
+    chosen = config.load_strategy(_owner(ledger, ws, intent.account).strategy, ws.settings)
+    with leased(ws, intent.account, broker_of(intent.account), chosen, f"resolve by {by}", now) as account:
+        found = account.broker.order(order_id)
+        if found is not None:
+            account.session(intent.session).poll(now)
+            raise ResolveRefusedError(order_id, found.status.value)
+        said = f"resolved by {by}: it never reached the broker ({reason})"
+        account.ledger.record_order_state(
+            intent.account, intent.session, order_id, OrderStatus.EXPIRED, now, reason=said
+        )
+    return {"action": "resolve", "order": order_id, "account": intent.account, "status": OrderStatus.EXPIRED.value}
+
+
+def broker_of(account: str) -> str:
+    """The broker an account is at: its id begins with the name; a shadow's says it next; replays and dry runs are on paper."""
+    rest = account.removeprefix("shadow-")
+    found = [name for name in BROKERS if rest.startswith(f"{name}-")]
+    return max(found, key=len, default=PAPER)
+
+
+def _settle(ws: Workspace, account: TradingAccount, now: datetime) -> dict[str, Any]:
+    last = account.ledger.last_session(account.name)
+    if last is None:
+        return {"status": "no session yet"}
+    return refs.dump(settlement.settle(ws, account, account.name, last.session, "", now))
+
+
+def _adopt(account: TradingAccount, reason: str, by: str, now: datetime) -> dict[str, Any]:
+    """Takes the broker's positions and cash for the truth, after a mismatch that a person has looked into."""
+    last = account.ledger.last_session(account.name)
+    if last is None:
+        return {"status": "no session yet"}
+    there = account.broker.account()
+    said = AdoptionRecord(account.name, last.session, there.positions, there.cash, by, reason, now)
+    account.ledger.adopt(said)
+    account.session(last.session).event("adopted", EventLevel.WARNING, f"{by}: {reason}", now)
+    return {"session": str(last.session), "positions": len(there.positions), "cash": there.cash, "reason": reason}
 
 
 def _owner(ledger: Ledger, ws: Workspace, account: str) -> AccountRecord:
@@ -66,16 +133,13 @@ def _flatten(ws: Workspace, account: TradingAccount, owner: AccountRecord, now: 
     session = ws.sessions.next(ws.sessions.last_closed(now))
     if not ws.sessions.tradable(session, now):
         session = ws.sessions.next(session)
-    last = account.ledger.last_session(account.name)
+    trading, last = account.session(session), account.ledger.last_session(account.name)
     if last is not None and last.session > session:
         raise SessionOrderError(account.name, session, last.session, "a later session was already traded on it")
     canceled = 0
     if last is not None and last.session == session:
-        for order in open_orders(account.ledger.orders(account.name, session)):
-            reached = account.broker.order(order.intent.client_order_id) is not None  # else a run died before
-            if reached and order.intent.strategy != FLATTEN:  # run again, a flatten leaves its own sells alone
-                account.broker.cancel(order.intent.client_order_id)
-                canceled += 1
+        canceled = trading.cancel_open(now, but=FLATTEN)  # run again, a flatten leaves its own orders alone
+        trading.poll(now)
     else:
         _catch_up(ws, account, session, now)
         decided = ws.sessions.previous(session)
@@ -84,8 +148,8 @@ def _flatten(ws: Workspace, account: TradingAccount, owner: AccountRecord, now: 
     state = account.ledger.session_state(account.name, session)
     if state is not None and state.status is SessionStatus.SETTLED:
         return {"session": str(session), "canceled": canceled, "sells": 0, "note": "the session is settled already"}
-    sells = _closing(ws, account, session)
-    sent = sum(send_order(account, decision, order, now, label=FLATTEN) for order in sells)
+    rules = gate(ws, account, decision, "", now, flatten=True)
+    sent = trading.send(decision, _closing(ws, account, session), rules, now, flatten=FLATTEN).sent
     result = settlement.settle(ws, account, account.name, session, "", now)
     return {"session": str(session), "canceled": canceled, "sells": sent, "status": result.status}
 

@@ -27,7 +27,8 @@ from trading_core.schema import BARS, FORECASTS, QUANTILE_COLUMNS, SESSION, SYMB
 from trading_core.storage.tables import Predicate
 
 if TYPE_CHECKING:
-    from trading_core.registry.bundle import ModelCard
+    from trading_core.inference.predict import ForecastLabels
+    from trading_core.registry.bundle import Bundle, ModelCard
 
 CONTEXT_SESSIONS = 40  # sessions before the first encoder step: enough for the trailing volatility of 20 returns
 
@@ -100,25 +101,16 @@ def forecast_sessions(ws: Workspace, model_version: str) -> set[date]:
 
 def _forecast(ws: Workspace, chosen: ModelVersion, sessions: list[date], run_id: str) -> int:
     """Computes and stores the forecasts of `sessions` in one commit; returns how many rows."""
-    from trading_core.inference.predict import ForecastLabels, predict
+    from trading_core.inference.predict import ForecastLabels
     from trading_core.registry.bundle import check_fingerprints, load_bundle
 
     bundle = load_bundle(ws.store, ws.store.path_of(chosen.bundle_uri), chosen.digest)
-    card = bundle.card
-    check_fingerprints(card, features.fingerprints(card.features))
-    versions = current_versions(ws, card.features)
-    begin = max(_back(ws, sessions[0], card.spec.encoder_length + CONTEXT_SESSIONS), ws.market.history_start)
-    panel = load_panel(ws, card.features, begin, sessions[-1], versions, card.instrument_columns)
-    columns = np.array([panel.column_of(session) for session in sessions], dtype=np.int64)
-    columns = columns[columns >= 0]
-    closes = dict(zip(sessions, ws.sessions.closes(sessions), strict=True))
+    check_fingerprints(bundle.card, features.fingerprints(bundle.card.features))
+    versions = current_versions(ws, bundle.card.features)
     labels = ForecastLabels(str(chosen.version), name_version(ws, versions), run_id)
-    found = predict(bundle, panel, columns, closes, labels)
-    found = found.join(_eligible(ws, sessions, versions), on=[SYMBOL, SESSION], how="semi")
+    found = forecasts_of(ws, bundle, sessions, versions, labels)
     if found.is_empty():
         return 0
-    # Of the rows that will be stored: a later run sees no others, and must find the same state.
-    found = _with_intervals(ws, card, found, str(chosen.version), versions)
     # A run beside this one may have stored some of them meanwhile: rows that a decision may cite are never rewritten.
     present = forecast_sessions(ws, str(chosen.version))
     for part in _contiguous([session for session in sessions if session not in present], ws):
@@ -130,8 +122,36 @@ def _forecast(ws: Workspace, chosen: ModelVersion, sessions: list[date], run_id:
     return len(found)
 
 
+def forecasts_of(
+    ws: Workspace,
+    bundle: Bundle,
+    sessions: list[date],
+    versions: Versions,
+    labels: ForecastLabels,
+    stored_at: int | None = None,
+) -> pl.DataFrame:
+    """The forecasts of every eligible symbol for the decision sessions `sessions`, from tables at `versions`; stores nothing.
+
+    stored_at: the version of the forecasts table whose earlier rows intervals follow from (default: the newest).
+    """
+    from trading_core.inference.predict import predict
+
+    card = bundle.card
+    begin = max(_back(ws, sessions[0], card.spec.encoder_length + CONTEXT_SESSIONS), ws.market.history_start)
+    panel = load_panel(ws, card.features, begin, sessions[-1], versions, card.instrument_columns)
+    columns = np.array([panel.column_of(session) for session in sessions], dtype=np.int64)
+    columns = columns[columns >= 0]
+    closes = dict(zip(sessions, ws.sessions.closes(sessions), strict=True))
+    found = predict(bundle, panel, columns, closes, labels)
+    found = found.join(_eligible(ws, sessions, versions), on=[SYMBOL, SESSION], how="semi")
+    if found.is_empty():
+        return found
+    # Of the rows that will be stored: a later run sees no others, and must find the same state.
+    return _with_intervals(ws, card, found, labels.model_version, versions, stored_at)
+
+
 def _with_intervals(
-    ws: Workspace, card: ModelCard, found: pl.DataFrame, version: str, versions: Versions
+    ws: Workspace, card: ModelCard, found: pl.DataFrame, version: str, versions: Versions, stored_at: int | None
 ) -> pl.DataFrame:
     """The forecasts with intervals whose level follows from the version's stored forecasts that came true before."""
     from trading_core.inference.intervals import with_adapted_intervals
@@ -142,7 +162,8 @@ def _with_intervals(
     past = found.clear()
     if ws.tables.exists(FORECASTS.name):
         columns = [SYMBOL, SESSION, "horizon", *QUANTILE_COLUMNS]
-        past = ws.tables.read(FORECASTS.name, columns=columns, where=Predicate(None, last, {"model_version": version}))
+        of_version = Predicate(None, last, {"model_version": version})
+        past = ws.tables.read(FORECASTS.name, columns=columns, where=of_version, version=stored_at)
     begin = min([first, *past[SESSION].unique().to_list()])
     begin = max(_back(ws, begin, CONTEXT_SESSIONS), ws.market.history_start)
     prices = load_prices(ws, begin, last, versions)

@@ -10,7 +10,7 @@ import polars as pl
 from trading_core.backtest.data import FillAt, MarketData, aligned_columns
 from trading_core.market.source import ACTION_SCHEMA, BAR_SCHEMA
 from trading_core.pipelines import quality
-from trading_core.pipelines.panels import current_versions, load_columns
+from trading_core.pipelines.panels import Versions, current_versions, load_columns
 from trading_core.pipelines.workspace import Workspace
 from trading_core.portfolio.auction import Liquidity
 from trading_core.portfolio.overnight import QUIET, Night
@@ -18,13 +18,14 @@ from trading_core.portfolio.strategy import Strategy
 from trading_core.schema import BARS, CORPORATE_ACTIONS, SESSION, SYMBOL, FloatArray
 from trading_core.storage.tables import Predicate
 
-LATEST: Mapping[str, int] = {}
+LATEST: Mapping[str, int | None] = {}
 
 
 def load_market_data(
-    ws: Workspace, end: date, fill_at: FillAt = FillAt.OPEN, versions: Mapping[str, int] = LATEST
+    ws: Workspace, end: date, fill_at: FillAt = FillAt.OPEN, versions: Mapping[str, int | None] = LATEST
 ) -> tuple[MarketData, pl.DataFrame, pl.DataFrame]:
-    """Prices as traded with their events up to `end`, and both frames; versions: of tables that are not read as they are now.
+    """Prices as traded with their events up to `end`, and both frames; versions: of tables that are not read as they are now
+    (None for `quarantine`: as if there were no such table).
 
     The prices are without bars that were held out on the evening of their session, as the live session saw it.
     """
@@ -36,15 +37,17 @@ def load_market_data(
 
 
 def load_strategy_columns(
-    ws: Workspace, strategy: Strategy, data: MarketData, start: date, end: date
+    ws: Workspace, strategy: Strategy, data: MarketData, start: date, end: date, versions: Versions | None = None
 ) -> Mapping[str, FloatArray]:
     """The features that `strategy` declares [T, S], aligned with `data`; NaN outside of what its decisions of the sessions
-    start .. end may look at. Errors: those of `panels.current_versions`, UnknownNameError (no such feature)."""
+    start .. end may look at. versions: of the tables, where they are not read as they are now.
+    Errors: those of `panels.current_versions`, UnknownNameError (no such feature)."""
     if not strategy.columns:
         return {}
     first = max(data.first_at_or_after(start) + 1 - strategy.lookback, 0)
     names = list(strategy.columns)
-    features = load_columns(ws, names, data.sessions[first], end, current_versions(ws, names))
+    tables = current_versions(ws, names) if versions is None else versions
+    features = load_columns(ws, names, data.sessions[first], end, tables)
     return aligned_columns(features, names, data.symbols, data.sessions)
 
 

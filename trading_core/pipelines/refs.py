@@ -360,6 +360,7 @@ class SessionRef:
     model_version: str = ""
     model_digest: str = ""
     forecasts_version: int = -1
+    approval: bool = False  # whether a person has to approve the decision before anything is sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +370,7 @@ class OrdersRef:
     side: str
     submitted: int  # sent now
     known: int  # already there from an earlier attempt
+    refused: int = 0  # by a rule or by the broker, or not sent by a shadow
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from trading_core.pipelines.refs import EvaluationPlan, EvaluationRef, ForecastsUsed, ModelRef
 from trading_core.pipelines.workspace import Workspace
-from trading_core.storage.run_reports import RunReport, note_report
+from trading_core.storage.run_reports import RunReport, is_run_key, note_report
 
 
 def note_evaluation(ws: Workspace, plan: EvaluationPlan, made: EvaluationRef) -> RunReport:
@@ -26,3 +28,13 @@ def note_training(ws: Workspace, run_id: str, made: ModelRef) -> RunReport | Non
         return None
     title = f"Training of {made.model}, version {made.version} on {ws.market.id}"
     return note_report(ws.store, run_id, ws.market.id, title, made.report)
+
+
+def note_session(ws: Workspace, run_id: str, account: str, session: date, path: str) -> RunReport | None:
+    """Notes the page of a trading session under a run; None for one that is no run of Airflow. Errors: those of `note_report`.
+
+    Written again the page is another one, and a run that has noted the old one shows that it was replaced: note it again.
+    """
+    if not is_run_key(run_id):
+        return None
+    return note_report(ws.store, run_id, ws.market.id, f"Session {session} of {account}", path)

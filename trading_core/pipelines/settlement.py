@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 
 import polars as pl
@@ -11,28 +12,16 @@ import polars as pl
 from trading_core.errors import AccountMismatchError, SessionNotSettledError, SessionOrderError
 from trading_core.execution.broker import SimulatedBroker
 from trading_core.execution.ledger import open_orders
-from trading_core.execution.records import Decision, SessionStatus, SessionSummary
+from trading_core.execution.reconciliation import Holdings, differences, expected
+from trading_core.execution.records import EventLevel, SessionStatus, SessionSummary
 from trading_core.pipelines.account import TradingAccount
+from trading_core.pipelines.corporate_actions import actions_of, earlier_actions, effective_actions, tell_late
 from trading_core.pipelines.market_data import night_before, traded_opens
 from trading_core.pipelines.quality import seen_that_day
 from trading_core.pipelines.refs import SessionResult, dump
 from trading_core.pipelines.workspace import Workspace
-from trading_core.portfolio.actions import apply_actions
-from trading_core.schema import (
-    BARS,
-    CORPORATE_ACTIONS,
-    SESSION,
-    SYMBOL,
-    ActionKind,
-    CorporateAction,
-    Fill,
-    OrderStatus,
-    Side,
-)
+from trading_core.schema import BARS, SESSION, SYMBOL, AccountState, ActionKind, Fill, Position
 from trading_core.storage.tables import Predicate
-
-NEVER_SENT = "it had not reached the broker when its session opened"
-QUANTITY_TOLERANCE = 1e-9  # shares, relative: float noise of splits
 
 
 def catch_up(ws: Workspace, account: TradingAccount, session: date, now: datetime, strict: bool = False) -> None:
@@ -58,7 +47,7 @@ def catch_up(ws: Workspace, account: TradingAccount, session: date, now: datetim
     if isinstance(account.broker, SimulatedBroker):
         # Sessions nobody traded still split, pay and delist, whether or not a bar of theirs is there.
         for missed in skipped:
-            _settle_broker(ws, account.broker, missed)
+            _settle_broker(ws, account, account.broker, missed)
 
 
 def settle(ws: Workspace, account: TradingAccount, name: str, session: date, kind: str, now: datetime) -> SessionResult:
@@ -67,94 +56,153 @@ def settle(ws: Workspace, account: TradingAccount, name: str, session: date, kin
     A session whose run stopped before all was decided and sent is left alone where the run can go on (replays, or the
     open is still to come). Where the open was missed, what was sent is all there is.
     """
-    ledger = account.ledger
+    ledger, trading = account.ledger, account.session(session)
     state = ledger.session_state(name, session)
     decided = ledger.get_decision(name, session)
-    missed = not name.startswith("replay-") and now >= ws.sessions.deadline(session)
-    if not missed and _has_unsent(account, decided, session):
+    sends = not name.startswith("shadow-")
+    missed = trading.over(now)
+    if sends and not missed and trading.unsent(decided):
         return _result(ws, account, session, kind, now)
-    if isinstance(account.broker, SimulatedBroker) and _has_bars(ws, session):
-        _settle_broker(ws, account.broker, session)
-    for order in account.broker.orders(session):
-        ledger.record_order_state(
-            name, session, order.order.client_order_id, order.status, now,
-            order.filled_quantity, order.average_price, order.reason,
-        )  # fmt: skip
-    fills = account.broker.fills(session)
-    for fill in fills:
-        ledger.record_fill(name, fill)
-    if missed and _has_bars(ws, session):
-        _expire_unsent(account, session, now)
+    closed = _has_bars(ws, session)
+    if isinstance(account.broker, SimulatedBroker) and closed:
+        _settle_broker(ws, account, account.broker, session)
+    foreign = _polled(ws, account, session, now) if sends else ()
     undecided = decided is None and not missed
-    pending = bool(open_orders(ledger.orders(name, session))) or undecided or not _has_bars(ws, session)
+    open_or_unknown = open_orders(ledger.orders(name, session))
+    pending = bool(open_or_unknown) or undecided or not closed or bool(trading.fills_missing())
     if not pending and (state is None or state.status is not SessionStatus.SETTLED):
-        reconcile(ws, account, session, fills)
-        ledger.settle_session(name, session, _summary(ws, account, session, fills, now))
+        if sends:
+            reconcile(ws, account, session, now, foreign)
+        ledger.settle_session(name, session, _summary(ws, account, session, ledger.fills(name, session), now))
     return _result(ws, account, session, kind, now)
 
 
-def _has_unsent(account: TradingAccount, decided: Decision | None, session: date) -> bool:
-    """Whether orders of the decision have not reached the broker."""
-    if decided is None:
-        return False
-    sent = {(state.order.symbol, state.order.side) for state in account.broker.orders(session)}
-    return any((order.symbol, order.side) not in sent for order in decided.orders)
+def _polled(ws: Workspace, account: TradingAccount, session: date, now: datetime) -> tuple[str, ...]:
+    """The ledger brought up to the broker's word; what is still open after the close is cancelled, where that is the policy.
 
-
-def _expire_unsent(account: TradingAccount, session: date, now: datetime) -> None:
-    """Ends orders whose intent was written and which the paper broker never got: it can say for certain."""
-    if not isinstance(account.broker, SimulatedBroker):
-        return
-    for order in open_orders(account.ledger.orders(account.name, session)):
-        key = order.intent.client_order_id
-        if account.broker.order(key) is None:
-            account.ledger.record_order_state(account.name, session, key, OrderStatus.EXPIRED, now, reason=NEVER_SENT)
+    Returns the ids of orders that were not sent from here.
+    """
+    trading = account.session(session)
+    found = trading.poll(now)
+    living_broker = not isinstance(account.broker, SimulatedBroker)
+    if found.open and living_broker and account.policy.cancel_leftovers and now >= ws.sessions.close(session):
+        trading.cancel_open(now)
+        found = trading.poll(now)
+    return found.foreign
 
 
 def _has_bars(ws: Workspace, session: date) -> bool:
     return bool(ws.tables.sessions(BARS.name, Predicate(session, session)))
 
 
-def _settle_broker(ws: Workspace, broker: SimulatedBroker, session: date) -> None:
-    night = night_before(ws, session)
-    broker.settle_open(session, traded_opens(ws, session), actions_of(ws, session), ws.sessions.open(session), night)
+def _settle_broker(ws: Workspace, account: TradingAccount, broker: SimulatedBroker, session: date) -> None:
+    """Tells the broker what the market did, and the ledger which corporate actions came late."""
+    night, earlier = night_before(ws, session), earlier_actions(ws, account, session)
+    opens, actions = traded_opens(ws, session), actions_of(ws, session)
+    broker.settle_open(session, opens, actions, ws.sessions.open(session), night, earlier)
+    tell_late(ws, account, session)
 
 
-def actions_of(ws: Workspace, session: date) -> list[CorporateAction]:
-    """Corporate actions that take effect at the start of `session`."""
-    found = ws.tables.read(CORPORATE_ACTIONS.name, where=Predicate(session, session)).sort(SYMBOL, "kind")
-    return [
-        CorporateAction(row[SYMBOL], row[SESSION], ActionKind(row["kind"]), row["value"])
-        for row in found.iter_rows(named=True)
-    ]
+def reconcile(
+    ws: Workspace, account: TradingAccount, session: date, now: datetime, foreign: Sequence[str] = ()
+) -> None:
+    """The ledger's own arithmetic must give the broker's positions and cash. Errors: AccountMismatchError.
 
-
-def reconcile(ws: Workspace, account: TradingAccount, session: date, fills: Sequence[Fill]) -> None:
-    """The ledger's own arithmetic must give the broker's positions. Errors: AccountMismatchError.
-
-    Expected: the positions of the last settled session, through the corporate actions since, plus this session's fills.
+    Expected: what the last settled session (or a person since) left, through corporate actions and cash flows, plus the
+    fills of this session.
     """
-    before = [s for s in account.ledger.sessions(account.name) if s.session < session]
-    held: dict[str, float] = {}
-    since = session
+    wanted = _expected(ws, account, session, session, account.ledger.fills(account.name, session))
+    if wanted is not None:
+        _compare(account, session, now, differences(wanted, account.broker.account(), foreign))
+
+
+def reconcile_before(ws: Workspace, account: TradingAccount, session: date, now: datetime) -> None:
+    """Before T is decided: nothing may have moved at the broker that the ledger cannot explain, and no order may be open
+    there that was not sent from here. Errors: AccountMismatchError. An account without a past is taken as it is."""
+    if account.name.startswith("shadow-") or account.ledger.session_state(account.name, session) is not None:
+        return
+    wanted = _expected(ws, account, session, ws.sessions.previous(session), ())
+    if wanted is None:
+        return
+    foreign = [order.order.client_order_id for order in account.broker.open_orders()]
+    overnight = () if isinstance(account.broker, SimulatedBroker) else actions_of(ws, session)
+    _compare(account, session, now, differences(wanted, account.broker.account(), foreign, overnight))
+
+
+def _compare(account: TradingAccount, session: date, now: datetime, found: Sequence[str]) -> None:
+    if found:
+        account.session(session).event("mismatch", EventLevel.ALERT, "; ".join(found), now)
+        raise AccountMismatchError(account.name, found)
+
+
+def _base(account: TradingAccount, session: date) -> tuple[date, Holdings] | None:
+    """What the account held after its last settled session before `session`, or by a person's word since, and when.
+
+    On an account's first session what its decision was made with; None when there is not even that.
+    """
+    ledger, known = account.ledger, None
+    before = [s for s in ledger.sessions(account.name) if s.session < session]
     if before:
-        state = account.ledger.session_state(account.name, before[-1].session)
+        state = ledger.session_state(account.name, before[-1].session)
         if state is None or state.summary is None:
             raise SessionNotSettledError(account.name, session, before[-1].session, 0)
         held = {p.symbol: p.quantity for p in state.summary.positions}
-        since = ws.sessions.next(before[-1].session)
-    for day in ws.sessions.between(since, session):
-        held, _ = apply_actions(held, 0.0, actions_of(ws, day))
-    for fill in fills:
-        held[fill.symbol] = held.get(fill.symbol, 0.0) + (fill.quantity if fill.side is Side.BUY else -fill.quantity)
-    there = {p.symbol: p.quantity for p in account.broker.account().positions}
-    differences = [
-        f"{symbol}: the ledger says {held.get(symbol, 0.0):g} shares, the broker {there.get(symbol, 0.0):g}"
-        for symbol in sorted({*held, *there})
-        if not math.isclose(held.get(symbol, 0.0), there.get(symbol, 0.0), rel_tol=QUANTITY_TOLERANCE, abs_tol=1e-9)
-    ]
-    if differences:
-        raise AccountMismatchError(account.name, differences)
+        known = (before[-1].session, Holdings(held, state.summary.cash))
+    for adopted in ledger.adoptions(account.name):
+        if adopted.session < session and (known is None or adopted.session >= known[0]):
+            known = (adopted.session, Holdings({p.symbol: p.quantity for p in adopted.positions}, adopted.cash))
+    decision = ledger.get_decision(account.name, session)
+    if known is None and decision is not None:
+        known = (decision.decision_session, Holdings({h.symbol: h.quantity for h in decision.holdings}, decision.cash))
+    return known
+
+
+def _expected(
+    ws: Workspace, account: TradingAccount, session: date, through: date, fills: Sequence[Fill]
+) -> Holdings | None:
+    """The ledger's arithmetic from what was before `session` up to and including `through`; None without a past. Cash flows
+    on the way are recorded."""
+    base = _base(account, session)
+    if base is None:
+        return None
+    since = ws.sessions.next(base[0])
+    days = ws.sessions.between(since, through) if since <= through else []
+    flows = [flow for day in days for flow in account.broker.cash_flows(day)]
+    for flow in flows:
+        account.ledger.record_cash_flow(account.name, flow)
+    return expected(base[1], effective_actions(ws, account, days, base[1].positions), fills, flows)
+
+
+def in_shares_of_close(ws: Workspace, account: TradingAccount, session: date) -> AccountState:
+    """What the broker holds, in the shares that D's closes are prices of.
+
+    A broker that lives in the market restates positions for T's splits at some moment of the night: where a position is what
+    the ledger expects times the ratio, that has happened, and it is divided by it.
+    """
+    there, ratios = account.broker.account(), splits_overnight(ws, account, session)
+    if not any(position.symbol in ratios for position in there.positions):
+        return there
+    wanted = _expected(ws, account, session, ws.sessions.previous(session), ())
+    held = wanted.positions if wanted is not None else {}
+    return replace(there, positions=tuple(_unsplit(p, ratios.get(p.symbol, 1.0), held) for p in there.positions))
+
+
+def _unsplit(position: Position, ratio: float, expected_before: Mapping[str, float]) -> Position:
+    before = expected_before.get(position.symbol, 0.0) * ratio
+    if ratio == 1.0 or not math.isclose(position.quantity, before, rel_tol=1e-6, abs_tol=1e-6):
+        return position
+    return Position(position.symbol, position.quantity / ratio, position.average_price * ratio)
+
+
+def splits_overnight(ws: Workspace, account: TradingAccount, session: date) -> dict[str, float]:
+    """Split ratios of `session` by symbol, which a broker that lives in the market has to be told in today's shares."""
+    if isinstance(account.broker, SimulatedBroker):
+        return {}
+    ratios: dict[str, float] = {}
+    for action in actions_of(ws, session):
+        if action.kind is ActionKind.SPLIT:
+            ratios[action.symbol] = ratios.get(action.symbol, 1.0) * action.value
+    return ratios
 
 
 def _summary(

@@ -12,6 +12,7 @@ from trading_core import config
 from trading_core.calibration.thresholds import ThresholdChoice
 from trading_core.config import StrategyConfig
 from trading_core.errors import EmptyUniverseError, InvalidConfigError
+from trading_core.execution.gate_facts import GateLimits
 from trading_core.pipelines.workspace import Workspace
 from trading_core.portfolio.registry import strategy_entry
 from trading_core.portfolio.risk import RiskLimits
@@ -84,4 +85,39 @@ def _searched(ws: Workspace, name: str, horizon: int, objective: str, version: M
 
 def risk_limits(chosen: StrategyConfig) -> RiskLimits:
     limits = chosen.risk
-    return RiskLimits(limits.max_position, limits.max_gross, limits.max_order_notional, frozenset(limits.restricted))
+    return RiskLimits(
+        max_position=limits.max_position,
+        max_gross=limits.max_gross,
+        max_order_notional=limits.max_order_notional,
+        restricted=frozenset(limits.restricted),
+        max_net=limits.max_net,
+        max_names=limits.max_names,
+        max_turnover=limits.max_turnover,
+        max_volume_share=limits.max_volume_share,
+    )
+
+
+def gate_limits(chosen: StrategyConfig, name: str) -> GateLimits:
+    """What each order of a strategy must pass before it is sent. Errors: InvalidConfigError for limits at odds."""
+    limits = chosen.risk
+    try:
+        return GateLimits(
+            restricted=frozenset(limits.restricted),
+            price_collar_bps=limits.price_collar_bps,
+            max_order_notional=limits.max_order_notional,
+            max_orders_per_session=limits.max_orders_per_session,
+            max_orders_per_minute=limits.max_orders_per_minute,
+            duplicate_window_seconds=limits.duplicate_window_seconds,
+            max_price_age_sessions=limits.max_price_age_sessions,
+            max_closing_price_age_sessions=limits.max_closing_price_age_sessions,
+            max_daily_loss=limits.max_daily_loss,
+            max_drawdown=limits.max_drawdown,
+            max_model_age_sessions=limits.max_model_age_sessions,
+        )
+    except ValueError as error:
+        raise InvalidConfigError(f"risk of strategy '{name}'", [str(error)]) from error
+
+
+def strategy_hash(ws: Workspace, strategy: str) -> str:
+    """Of everything that makes a strategy's orders: its config and the market's costs."""
+    return config.config_hash([config.load_strategy(strategy, ws.settings), ws.market.costs])

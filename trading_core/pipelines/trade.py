@@ -8,44 +8,38 @@ again. Every step takes and returns references only.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from datetime import date, datetime
-from typing import Any
-
-import polars as pl
 
 from trading_core import config
-from trading_core.backtest.data import ForecastPanel
-from trading_core.backtest.engine import view_of
-from trading_core.config import StrategyConfig
-from trading_core.errors import (
-    DuplicateOrderError,
-    InvalidConfigError,
-    LedgerUnreachableError,
-    NoDataError,
-    OrderWindowClosedError,
-    StaleDataError,
-    TradingHaltedError,
-)
+from trading_core.errors import InvalidConfigError, NoDataError, RiskRejectionError, StaleDataError
 from trading_core.execution.accounts import AccountChoice, AccountKind, resolve_account
-from trading_core.execution.ids import client_order_id, decision_id
+from trading_core.execution.broker import SimulatedBroker
+from trading_core.execution.ids import decision_id
 from trading_core.execution.ledger import Ledger
-from trading_core.execution.records import DecidedOrder, Decision, Execution, Intent, Rejection, SessionStatus, Target
+from trading_core.execution.records import (
+    ApprovalRecord,
+    DecidedOrder,
+    Decision,
+    EventLevel,
+    Execution,
+    Holding,
+    SessionStatus,
+)
 from trading_core.execution.registry import broker_entry
+from trading_core.pipelines import deciding, settlement
 from trading_core.pipelines import infer as inference
-from trading_core.pipelines import settlement
-from trading_core.pipelines.account import TradingAccount, open_account
-from trading_core.pipelines.market_data import load_market_data, load_strategy_columns
+from trading_core.pipelines.account import TradingAccount, leased, open_account
+from trading_core.pipelines.deciding import Decided, DecisionInputs
+from trading_core.pipelines.digests import rows_digest
 from trading_core.pipelines.markets import require_daily
+from trading_core.pipelines.pretrade import gate
 from trading_core.pipelines.refs import OrdersRef, SessionRef, SessionResult
-from trading_core.pipelines.strategies import build_strategy, require_horizon, risk_limits, strategy_params
+from trading_core.pipelines.strategies import strategy_hash, strategy_params
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
-from trading_core.portfolio.decision import AccountWeights, value_account
-from trading_core.portfolio.decision import Decision as PortfolioDecision
-from trading_core.portfolio.decision import decide as portfolio_decide
-from trading_core.schema import FORECASTS, Order, OrderStatus, Side
-from trading_core.storage.tables import Predicate
+from trading_core.schema import FORECASTS, Side
 
 LIVE_POLICY, REPLAY_POLICY = "champion", "as-of"
 FLATTEN = "flatten"  # the label of orders, and the model of decisions, that close an account by hand
@@ -61,11 +55,6 @@ def why_not_now(ws: Workspace, session: date, now: datetime) -> str:
     if not ws.sessions.tradable(session, now):
         return f"The open of {session} is not the next one any more: a missed session is not traded late."
     return ""
-
-
-def strategy_hash(ws: Workspace, strategy: str) -> str:
-    """Of everything that makes a strategy's orders: its config and the market's costs."""
-    return config.config_hash([config.load_strategy(strategy, ws.settings), ws.market.costs])
 
 
 def choose_account(
@@ -85,6 +74,7 @@ def choose_account(
         broker_name=ws.settings.broker,
         broker_is_real=broker.real,
         replay_name=replay,
+        mode=ws.settings.trade_mode,
     )
 
 
@@ -97,6 +87,7 @@ def open_session(
     replay: str | None,
     run_id: str,
     now: datetime,
+    approval: bool = False,
 ) -> SessionRef:
     """Opens T in the ledger on the right account, after settling what is pending on it.
 
@@ -110,12 +101,14 @@ def open_session(
     decided = ws.sessions.previous(traded)
     _require_data(ws, decided, now)
     choice = choose_account(ws, strategy, traded, is_backfill=is_backfill, replay=replay, now=now)
-    account = open_account(ws, choice.account, choice.broker, chosen)
-    _refuse_when_halted(account.ledger, choice.account)
     strict = choice.kind is AccountKind.REPLAY
-    account.ledger.claim_account(choice.account, strategy, ws.market.id, now)
-    settlement.catch_up(ws, account, traded, now, strict)
-    account.ledger.open_session(choice.account, traded, decided, decided, now, run_id, strict=strict)
+    with leased(ws, choice.account, choice.broker, chosen, f"check of {traded}", now) as account:
+        account.session(traded).refuse_when_halted()
+        account.ledger.claim_account(choice.account, strategy, ws.market.id, now)
+        account.ledger.claim_identity(account.broker.identity(), choice.account)
+        settlement.catch_up(ws, account, traded, now, strict)
+        settlement.reconcile_before(ws, account, traded, now)
+        account.ledger.open_session(choice.account, traded, decided, decided, now, run_id, strict=strict)
     return SessionRef(
         market=ws.market.id,
         account=choice.account,
@@ -125,6 +118,7 @@ def open_session(
         session=traded,
         decision_session=decided,
         run_id=run_id,
+        approval=approval,
     )
 
 
@@ -135,20 +129,14 @@ def _require_data(ws: Workspace, decided: date, now: datetime) -> None:
         raise StaleDataError(ws.market.id, decided, stored[-1])
 
 
-def _refuse_when_halted(ledger: Ledger, account: str) -> None:
-    reason = ledger.halted(account)
-    if reason is not None:
-        raise TradingHaltedError(account, reason)
-
-
-def _refuse_after_open(ws: Workspace, ref: SessionRef, now: datetime) -> None:
-    """A live decision or order belongs before the open; a task that wakes up late must not trade a price it could know."""
-    if ref.kind != AccountKind.REPLAY and now >= ws.sessions.deadline(ref.session):
-        raise OrderWindowClosedError(ref.account, ref.session, ws.sessions.open(ref.session))
-
-
 def _account(ws: Workspace, ref: SessionRef) -> TradingAccount:
+    """For reading only."""
     return open_account(ws, ref.account, ref.broker, config.load_strategy(ref.strategy, ws.settings))
+
+
+def _leased(ws: Workspace, ref: SessionRef, step: str, now: datetime) -> AbstractContextManager[TradingAccount]:
+    chosen = config.load_strategy(ref.strategy, ws.settings)
+    return leased(ws, ref.account, ref.broker, chosen, f"{step} of {ref.session}", now)
 
 
 def infer(ws: Workspace, ref: SessionRef, now: datetime) -> SessionRef:
@@ -183,36 +171,53 @@ def infer(ws: Workspace, ref: SessionRef, now: datetime) -> SessionRef:
 
 def decide(ws: Workspace, ref: SessionRef, now: datetime) -> SessionRef:
     """Targets and orders from what was known at D's close, checked by the risk rules, frozen in the ledger."""
-    account = _account(ws, ref)
-    if account.ledger.get_decision(ref.account, ref.session) is not None:
+    if _account(ws, ref).ledger.get_decision(ref.account, ref.session) is not None:
         return ref
-    _refuse_when_halted(account.ledger, ref.account)
-    _refuse_after_open(ws, ref, now)
-    chosen = config.load_strategy(ref.strategy, ws.settings)
-    data, _, _ = load_market_data(ws, ref.decision_session)
-    d = len(data.sessions) - 1
-    if data.sessions[d] != ref.decision_session:
-        raise StaleDataError(ws.market.id, ref.decision_session, data.sessions[d])
-    forecasts = _stored_forecasts(ws, ref)
-    require_horizon(ws, ref.strategy, chosen, forecasts)
-    panel = ForecastPanel.from_frame(forecasts, chosen.horizon, data.symbols, data.sessions)
-    state = account.broker.account()
-    holdings = {position.symbol: position.quantity for position in state.positions}
-    valued = value_account(data.symbols, holdings, state.cash, data.marks[d])
-    first = _first_decision(account.ledger, ref)
-    strategy = build_strategy(
-        ws, chosen, ref.strategy, lambda: ws.registry().version(ws.market.id, int(ref.model_version))
-    )
-    day = ref.decision_session
-    columns = load_strategy_columns(ws, strategy, data, day, day)
-    view = view_of(data, panel, strategy, valued, d, ref.session, d - data.first_at_or_after(first), columns)
-    made = portfolio_decide(
-        ref.strategy, strategy, view, valued, data.marks[d], ws.costs,
-        chosen.fractional, chosen.min_order_notional, risk_limits(chosen),
-    )  # fmt: skip
-    frozen = _decision(ws, ref, chosen, forecasts, data.symbols, panel.score[d], valued, state.cash, made, now)
-    account.ledger.freeze_decision(frozen)
+    with _leased(ws, ref, "decide", now) as account:
+        session = account.session(ref.session)
+        session.refuse_when_halted()
+        # A task that wakes up late must not decide at a price it could know.
+        session.require_window(Side.SELL, now)
+        known = _inputs(ws, ref, account)
+        frozen = _decision(ws, ref, known, deciding.decide(ws, known), now)
+        account.ledger.freeze_decision(frozen)
     return ref
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a person is asked before anything is sent, and until when an answer is of use. `body` in Markdown."""
+
+    subject: str
+    body: str
+    orders: int
+    until: datetime
+
+
+def question(ws: Workspace, ref: SessionRef) -> Question:
+    """The decision in words. Errors: NoDataError when there is none."""
+    account = _account(ws, ref)
+    decision = _decided(account, ref)
+    rows = [
+        f"| {o.side.value} | {o.symbol} | {o.quantity:,.6g} | {o.reference_price:,.2f} | "
+        f"{o.quantity * o.reference_price:,.0f} |"
+        for o in decision.orders
+    ]
+    refused = [f"- {r.side.value} {r.quantity:,.6g} {r.symbol}: {r.reason} ({r.rule})" for r in decision.rejected]
+    head = f"Account `{ref.account}`, equity {decision.equity:,.0f}, model version {decision.model_version}."
+    table = "\n".join(["| | symbol | shares | close | value |", "|---|---|---|---|---|", *rows])
+    cut = "\n".join(["Cut by the risk rules:", *refused]) if refused else ""
+    end = account.broker.window(account.session(ref.session).kind(Side.SELL), ref.session, ws.sessions).end
+    subject = f"Send {len(rows)} orders of {ref.strategy} for {ref.session}?"
+    return Question(subject, f"{head}\n\n{table}\n\n{cut}".strip(), len(rows), end)
+
+
+def approve(ws: Workspace, ref: SessionRef, approved: bool, by: str, note: str, now: datetime) -> bool:
+    """Keeps what a person said of the decision, before anything is sent; whether it may be sent. The first word stands."""
+    with _leased(ws, ref, "approval", now) as account:
+        decision = _decided(account, ref)
+        said = ApprovalRecord(ref.account, ref.session, decision.decision_id, approved, by, note, now)
+        return account.ledger.record_approval(said).approved
 
 
 def _first_decision(ledger: Ledger, ref: SessionRef) -> date:
@@ -223,31 +228,25 @@ def _first_decision(ledger: Ledger, ref: SessionRef) -> date:
     return ref.decision_session
 
 
-def _stored_forecasts(ws: Workspace, ref: SessionRef) -> pl.DataFrame:
-    where = Predicate(ref.decision_session, ref.decision_session, {"model_version": ref.model_version})
-    found = ws.tables.read(FORECASTS.name, where=where, version=ref.forecasts_version)
-    if found.is_empty():
-        raise NoDataError(
-            f"There are no forecasts of session {ref.decision_session} by model version {ref.model_version}",
-            "Run the infer step (or `trading predict`) for it first.",
-        )
-    return found
+def _inputs(ws: Workspace, ref: SessionRef, account: TradingAccount) -> DecisionInputs:
+    """What the decision of `ref` is made of, as it is now."""
+    state = settlement.in_shares_of_close(ws, account, ref.session)
+    return DecisionInputs(
+        strategy=ref.strategy,
+        session=ref.session,
+        decision_session=ref.decision_session,
+        model_version=ref.model_version,
+        forecasts_version=ref.forecasts_version,
+        holdings=tuple(Holding(position.symbol, position.quantity) for position in state.positions),
+        cash=state.cash,
+        first_decision=_first_decision(account.ledger, ref),
+        prices=deciding.newest_prices(ws),
+    )
 
 
-def _decision(
-    ws: Workspace,
-    ref: SessionRef,
-    chosen: StrategyConfig,
-    forecasts: pl.DataFrame,
-    symbols: tuple[str, ...],
-    score: Any,
-    valued: AccountWeights,
-    cash: float,
-    made: PortfolioDecision,
-    now: datetime,
-) -> Decision:
+def _decision(ws: Workspace, ref: SessionRef, known: DecisionInputs, decided: Decided, now: datetime) -> Decision:
     """The ledger's record of a decision, with all that made it."""
-    kept = [s for s in range(len(symbols)) if made.targets[s] != 0 or valued.quantities[s] != 0]
+    forecasts = decided.forecasts
     return Decision(
         decision_id=decision_id(ref.account, ref.session),
         account=ref.account,
@@ -262,22 +261,28 @@ def _decision(
         features_version=str(forecasts["features_version"][0]),
         forecasts_version=ref.forecasts_version,
         run_id=str(forecasts["run_id"][0]),
-        equity=valued.equity,
-        cash=cash,
-        targets=tuple(
-            Target(symbols[s], float(made.targets[s]), float(score[s]) if score[s] == score[s] else None) for s in kept
-        ),
-        orders=tuple(DecidedOrder(o.symbol, o.side, o.quantity, o.reference_price) for o in made.orders),
-        held_without_forecast=tuple(symbols[s] for s in kept if valued.quantities[s] != 0 and score[s] != score[s]),
-        rejected=tuple(
-            Rejection(v.order.symbol, v.order.side, v.order.quantity - v.quantity, v.rule, v.reason)
-            for v in made.verdicts
-            if v.verdict != "approve"
-        ),
+        equity=decided.account.equity,
+        cash=known.cash,
+        targets=decided.targets,
+        orders=decided.orders,
+        held_without_forecast=decided.held_without_forecast,
+        rejected=decided.rejected,
         decided_at=now,
         code_version=code_version(),
-        config_hash=config.config_hash(chosen),
+        config_hash=config.config_hash(decided.chosen),
+        holdings=known.holdings,
+        first_decision=known.first_decision,
+        bars_version=_or_missing(known.prices.bars),
+        actions_version=_or_missing(known.prices.actions),
+        quarantine_version=_or_missing(known.prices.quarantine),
+        columns_version=decided.columns_version,
+        forecasts_digest=rows_digest(forecasts, FORECASTS.key),
+        risk=decided.risk,
     )
+
+
+def _or_missing(version: int | None) -> int:
+    return -1 if version is None else version
 
 
 def sell(ws: Workspace, ref: SessionRef, now: datetime) -> OrdersRef:
@@ -286,77 +291,94 @@ def sell(ws: Workspace, ref: SessionRef, now: datetime) -> OrdersRef:
 
 
 def buy(ws: Workspace, ref: SessionRef, now: datetime) -> OrdersRef:
-    """Sends the decision's buys; at the open they fill with the cash that is there after the sells."""
+    """Sends the decision's buys: at a broker with one auction together with the sells, whose cash it uses; else, once the
+    sells have ended, for the cash that is really there."""
     return _send(ws, ref, Side.BUY, now)
 
 
-def _send(ws: Workspace, ref: SessionRef, side: Side, now: datetime) -> OrdersRef:
-    account = _account(ws, ref)
+def _decided(account: TradingAccount, ref: SessionRef) -> Decision:
     decision = account.ledger.get_decision(ref.account, ref.session)
     if decision is None:
         raise NoDataError(f"Session {ref.session} of '{ref.account}' has no decision", "Run its decide step first.")
-    orders = [order for order in decision.orders if order.side is side]
-    state = account.ledger.session_state(ref.account, ref.session)
-    settled = state is not None and state.status is SessionStatus.SETTLED
-    if not orders or settled or decision.model == FLATTEN:  # a flatten has sent its orders itself
-        return OrdersRef(ref.account, ref.session, side.value, 0, len(orders))
-    _refuse_after_open(ws, ref, now)
-    submitted = sum(send_order(account, decision, order, now) for order in orders)
-    return OrdersRef(ref.account, ref.session, side.value, submitted, len(orders) - submitted)
+    return decision
 
 
-def send_order(
-    account: TradingAccount, decision: Decision, order: DecidedOrder, now: datetime, label: str | None = None
-) -> bool:
-    """Intent first, then the order; False when the broker had it already.
+def _send(ws: Workspace, ref: SessionRef, side: Side, now: datetime) -> OrdersRef:
+    with _leased(ws, ref, side.value, now) as account:
+        decision = _decided(account, ref)
+        orders = [order for order in decision.orders if order.side is side]
+        state = account.ledger.session_state(ref.account, ref.session)
+        settled = state is not None and state.status is SessionStatus.SETTLED
+        if not orders or settled or decision.model == FLATTEN:  # a flatten has sent its orders itself
+            return OrdersRef(ref.account, ref.session, side.value, 0, len(orders))
+        if not AccountKind(ref.kind).sends:
+            account.session(ref.session).event(
+                "shadow", EventLevel.INFO, f"{len(orders)} {side.value}(s) not sent", now
+            )
+            return OrdersRef(ref.account, ref.session, side.value, 0, 0, len(orders))
+        if not _may_send(account, ref):
+            return OrdersRef(ref.account, ref.session, side.value, 0, 0, len(orders))
+        return _send_orders(ws, account, ref, decision, orders, now)
 
-    The kill switch is asked before every order (`label` marks the orders of a flatten, which it does not stop). An
-    answer that is no answer makes the order UNKNOWN: only the broker's word for that id may resolve it.
-    """
-    if label is None:
-        _refuse_when_halted(account.ledger, decision.account)
-    strategy = label or decision.strategy
-    key = client_order_id(decision.account, strategy, decision.session, order.symbol, order.side)
-    account.ledger.record_intent(
-        Intent(
-            client_order_id=key,
-            account=decision.account,
-            session=decision.session,
-            strategy=strategy,
-            symbol=order.symbol,
-            side=order.side,
-            quantity=order.quantity,
-            reference_price=order.reference_price,
-            attempt=1,
-            decision_id=decision.decision_id,
-            created_at=now,
+
+def _may_send(account: TradingAccount, ref: SessionRef) -> bool:
+    """What a person said, where one is asked. Errors: RiskRejectionError while there is no word."""
+    said = account.ledger.approval(ref.account, ref.session)
+    if said is None and ref.approval:
+        raise RiskRejectionError(
+            ref.account, ref.session, ["this run asks for a person's approval, and none is recorded"]
         )
-    )
+    return said is None or said.approved
 
-    def record(status: OrderStatus, reason: str = "") -> None:
-        account.ledger.record_order_state(decision.account, decision.session, key, status, now, reason=reason)
 
-    known = account.broker.order(key)
-    if known is not None:
-        if not known.status.terminal:
-            record(known.status)
-        return False
-    record(OrderStatus.SUBMITTING)
-    sent = Order(key, order.symbol, order.side, order.quantity, decision.session, order.reference_price)
-    try:
-        answer = account.broker.submit(sent)
-    except DuplicateOrderError:
-        return False  # another worker was faster; settle reads the broker's word
-    except (LedgerUnreachableError, OSError) as error:
-        record(OrderStatus.UNKNOWN, reason=f"no clear answer: {error}")
-        raise
-    record(answer.status, answer.reason)
-    return True
+def _send_orders(
+    ws: Workspace,
+    account: TradingAccount,
+    ref: SessionRef,
+    decision: Decision,
+    orders: list[DecidedOrder],
+    now: datetime,
+) -> OrdersRef:
+    session, side = account.session(ref.session), orders[0].side
+    splits = settlement.splits_overnight(ws, account, ref.session)
+    orders = [restated(order, splits.get(order.symbol, 1.0)) for order in orders]
+    if side is Side.BUY:
+        fractional = config.load_strategy(ref.strategy, ws.settings).fractional
+        orders = session.affordable(orders, decision, ws.costs.rates.buy, fractional)
+    rules = gate(ws, account, decision, ref.kind, now, splits=splits)
+    done = session.send(decision, orders, rules, now)
+    return OrdersRef(ref.account, ref.session, side.value, done.sent, done.known, done.refused)
+
+
+def restated(order: DecidedOrder, ratio: float) -> DecidedOrder:
+    """An order sized on D's shares, in T's: brokers that live in the market are told what is traded there now."""
+    if ratio == 1.0:
+        return order
+    return DecidedOrder(order.symbol, order.side, order.quantity * ratio, order.reference_price / ratio)
+
+
+def waiting(ws: Workspace, ref: SessionRef, which: str, now: datetime) -> int:
+    """How many orders of a side (sell, buy) may still fill, after asking the broker.
+
+    Those of a simulated market fill when its bars are there: nothing is waited for.
+    """
+    side = Side(which)
+    with _leased(ws, ref, f"wait for {which}s", now) as account:
+        if isinstance(account.broker, SimulatedBroker) or not AccountKind(ref.kind).sends:
+            return 0
+        session = account.session(ref.session)
+        session.poll(now)
+        late = not account.policy.replay and now >= ws.sessions.close(ref.session)
+        if late and account.policy.cancel_leftovers:
+            session.cancel_open(now, side)
+        mine = account.ledger.orders(ref.account, ref.session)
+        return sum(order.intent.side is side and not order.status.terminal for order in mine)
 
 
 def settle(ws: Workspace, ref: SessionRef, now: datetime) -> SessionResult:
     """Fills the session where its bar is there, reconciles, records and reports; else leaves the orders pending."""
-    return settlement.settle(ws, _account(ws, ref), ref.account, ref.session, ref.kind, now)
+    with _leased(ws, ref, "settle", now) as account:
+        return settlement.settle(ws, account, ref.account, ref.session, ref.kind, now)
 
 
 def run(

@@ -125,21 +125,26 @@ var tradingPage = (function () {
 """
 
 
-def document(title: str, body: str, style: str = "", script: str = "") -> bytes:
+def document(title: str, body: str, style: str = "", script: str = "", charts: bool = True) -> bytes:
     """A whole page as UTF-8 HTML (about 5 MB: the plotting script): no request leaves it. `body` is HTML, `title` text.
 
-    style, script: further rules and code of this page; the code may use `tradingPage`, see SCRIPT.
+    style, script: further rules and code of this page; the code may use `tradingPage`, see SCRIPT. charts: False for a page
+    without one: it has neither the plotting script nor `tradingPage`, and is as small as its text.
     """
-    from plotly.offline import get_plotlyjs
-
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head><body><main>{body}</main>"
-        f"<script>{get_plotlyjs()}</script><script>{SCRIPT}{script}</script></body></html>\n"
+        f"{_plotting() if charts else ''}<script>{SCRIPT if charts else ''}{script}</script></body></html>\n"
     )
     return page.encode("utf-8")
+
+
+def _plotting() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return f"<script>{get_plotlyjs()}</script>"
 
 
 def header(title: str, facts: Sequence[tuple[str, str]], label: str) -> str:

@@ -76,11 +76,13 @@ def decide(
     fractional: bool = True,
     min_order_notional: float = 0.0,
     limits: RiskLimits | None = None,
+    volumes: FloatArray | None = None,
 ) -> Decision:
     """The decision of strategy `name` for `view`. `account`: from `value_account` with its symbols and `marks` [S].
 
-    `min_order_notional` in currency. Without `limits` no risk rule is applied, and positions may not exceed equity. An
-    account that is worth nothing decides nothing. Errors: StrategyOutputError.
+    `min_order_notional` in currency. Without `limits` no risk rule is applied, and positions may not exceed equity.
+    `volumes`: [S] average daily volume known at the view's session, shares, NaN where it is not known (None: nowhere).
+    An account that is worth nothing decides nothing. Errors: StrategyOutputError.
     """
     max_gross = max(limits.max_gross, 1.0) if limits else 1.0  # a lower limit is for the rule to scale down to
     if account.equity <= 0:
@@ -102,5 +104,6 @@ def decide(
         return Decision(targets, (), orders)
     prices = dict(zip(view.symbols, marks.tolist(), strict=True))
     holdings = {view.symbols[s]: float(account.quantities[s]) for s in np.flatnonzero(account.quantities)}
-    verdicts = check(orders, account.equity, prices, holdings, limits, fractional)
+    traded = {} if volumes is None else dict(zip(view.symbols, volumes.tolist(), strict=True))
+    verdicts = check(orders, account.equity, prices, holdings, limits, fractional, traded, min_order_notional)
     return Decision(targets, verdicts, approved(verdicts))

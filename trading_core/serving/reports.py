@@ -17,7 +17,8 @@ from trading_core.errors import ArtifactMissingError, StorageError, StoreUnreach
 from trading_core.storage.artifacts import ArtifactStore, StorageOptions
 from trading_core.storage.run_reports import RunReport, run_key, run_reports
 
-REPORTING = {"evaluate_strategies": "compare", "train_model": "register"}  # DAGs, and the task that notes the report
+# DAGs, and the task that notes the report.
+REPORTING = {"evaluate_strategies": "compare", "train_model": "register", "daily_trade": "settle"}
 # `sandbox` without allow-same-origin: the document gets an origin of its own, also where a reader opens it outside of Airflow.
 REPORT_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
@@ -83,7 +84,8 @@ def _why_none(dag_id: str, name: str) -> str:
         return "This run has made no report of that name."
     if dag_id in REPORTING:
         return f"This run of {dag_id} has no report so far. Its task {REPORTING[dag_id]} puts it here when it succeeds."
-    return f"A run of {dag_id} makes no report to look at; those of {' and '.join(REPORTING)} do."
+    *others, last = REPORTING
+    return f"A run of {dag_id} makes no report to look at; those of {', '.join(others)} and {last} do."
 
 
 def _links(reports: Sequence[RunReport]) -> Page:

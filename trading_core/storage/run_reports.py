@@ -41,6 +41,11 @@ def run_key(dag_id: str, run_id: str) -> str:
     return _hash(f"{dag_id}/{run_id}")
 
 
+def is_run_key(text: str) -> bool:
+    """Whether `text` may be a `run_key`: runs that Airflow did not start have other ids."""
+    return _KEY.fullmatch(text) is not None
+
+
 def note_report(store: ArtifactStore, key: str, market: str, title: str, path: str) -> RunReport:
     """Notes that the run `key` has made the report at `path`. The same report again takes the place of its note.
 

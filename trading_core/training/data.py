@@ -1,4 +1,4 @@
-"""Batches of whole cross-sections out of window sets, for Lightning."""
+"""Batches of whole cross-sections out of window sets."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from trading_core.dataset.windows import WindowSet
 from trading_core.schema import InputSpec, IntArray
@@ -53,7 +52,7 @@ def chunks(windows: WindowSet, size: int = ROWS_PER_CHUNK) -> Iterator[IntArray]
         yield np.arange(start, min(start + size, len(windows)), dtype=np.int64)
 
 
-class _Samples(Dataset[Batch]):
+class Samples(Dataset[Batch]):
     """Indexed by an array of rows: a whole batch is one gather. Without `encode`, x is left out: [B,0,C]."""
 
     def __init__(self, windows: WindowSet, encode: bool) -> None:
@@ -130,23 +129,3 @@ class DateBatches(Sampler[IntArray]):
 def _drawn(values: IntArray, limit: int, random: np.random.Generator) -> IntArray:
     """`limit` of the ascending values [N], ascending too; all of them where there are no more."""
     return values if len(values) <= limit else np.sort(random.choice(values, limit, replace=False))
-
-
-class TrainingDataModule(L.LightningDataModule):
-    """Training batches by DateBatches. `shares_rows`: the network reads them out of the panel itself.
-
-    Gathering is far faster than any model here (over 50,000 windows/s), so loading stays in the process.
-    """
-
-    def __init__(
-        self, train: WindowSet, validation: WindowSet, config: TrainingConfig, seed: int, shares_rows: bool = False
-    ) -> None:
-        super().__init__()
-        self.train, self.validation, self.config = train, validation, config
-        self.shares_rows = shares_rows
-        self.batches = DateBatches(train, config, seed)
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        if self.trainer is not None:  # before Lightning counts the batches
-            self.batches.share(self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(_Samples(self.train, not self.shares_rows), sampler=self.batches, batch_size=None)

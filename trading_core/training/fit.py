@@ -23,8 +23,8 @@ from trading_core.models.registry import Compilable, HasFiles, ModelEntry
 from trading_core.schema import Float32Array, InputSpec
 from trading_core.training.checkpoint import Checkpoints, Slot
 from trading_core.training.config import TrainingConfig, require_compilable
-from trading_core.training.data import TrainingDataModule, chunks
-from trading_core.training.gradient import Device, choose_device, train
+from trading_core.training.data import chunks
+from trading_core.training.device import Device, choose_device
 from trading_core.training.loss import Objective
 from trading_core.training.progress import EpochRecord
 from trading_core.training.validate import judge, validation_loss
@@ -168,13 +168,30 @@ def _member(problem: Problem, run: _Run, member: int, label: str) -> tuple[nn.Mo
         if solve is not None:
             _solve(network, solve, problem, watch)
         else:
-            shares_rows = training.consecutive_dates and isinstance(network, PanelForward)
-            data = TrainingDataModule(problem.train, problem.validation, training, seed, shares_rows)
             slot = None if run.resume is None else Slot(run.resume[0], f"{label}member-{member}", run.resume[1])
-            with network.compiled() if training.compile and isinstance(network, Compilable) else nullcontext():
-                train(network, objective, data, run.device, watch, slot)
+            _descend(network, objective, problem, seed, run.device, watch, slot)
             network.load_state_dict(watch.best_weights)
     return network, watch
+
+
+def _descend(
+    network: nn.Module,
+    objective: Objective,
+    problem: Problem,
+    seed: int,
+    device: Device,
+    watch: Watch,
+    slot: Slot | None,
+) -> None:
+    """Training by gradients. Lightning takes ten seconds to import, which a closed form need not wait for."""
+    from trading_core.training.gradient import train
+    from trading_core.training.module import TrainingDataModule
+
+    training = problem.training
+    shares_rows = training.consecutive_dates and isinstance(network, PanelForward)
+    data = TrainingDataModule(problem.train, problem.validation, training, seed, shares_rows)
+    with network.compiled() if training.compile and isinstance(network, Compilable) else nullcontext():
+        train(network, objective, data, device, watch, slot)
 
 
 # --- one network per symbol -------------------------------------------------------------------------------------------

@@ -9,10 +9,9 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
@@ -20,12 +19,11 @@ from torch import nn
 from trading_core.errors import TrainingFailedError
 from trading_core.training.checkpoint import Slot
 from trading_core.training.config import TrainingConfig
-from trading_core.training.data import TrainingDataModule
+from trading_core.training.device import Device
 from trading_core.training.loss import Objective
-from trading_core.training.module import ForecastModule
+from trading_core.training.module import ForecastModule, TrainingDataModule
 from trading_core.training.watch import Watch
 
-Device = Literal["cuda", "mps", "cpu"]
 _PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -152,10 +150,3 @@ def _quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def choose_device() -> Device:
-    """CUDA where there is one, else Apple's MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -12,7 +12,8 @@ from trading_core.portfolio.kernels.account import accrue, apply_action, usable,
 from trading_core.portfolio.kernels.allocation import allocate, flawed
 from trading_core.portfolio.kernels.compiled import compiled
 from trading_core.portfolio.kernels.fills import fill
-from trading_core.portfolio.kernels.orders import apply_rules, plan
+from trading_core.portfolio.kernels.orders import plan
+from trading_core.portfolio.kernels.rules import apply_rules
 from trading_core.portfolio.kernels.types import (
     AUCTION_STAGE,
     BORROW,
@@ -50,7 +51,7 @@ class Market(NamedTuple):
     marks: FloatArray  # [T, S]
     prices: FloatArray  # [T, S] at which orders of the session fill before costs; NaN: it cannot be traded
     volumes: FloatArray  # [T, S]
-    sigma: FloatArray  # [T, S] or [0, 0] where no impact is asked for
+    sigma: FloatArray  # [T, S] or [0, 0] where neither an impact nor a risk rule asks for it
     adv: FloatArray
     action_start: IntArray  # [T + 1]: the actions of session t are those from action_start[t] up to action_start[t + 1]
     action_column: IntArray
@@ -118,9 +119,10 @@ def _checked(
 ) -> tuple[IntArray, FloatArray, FloatArray, int]:  # fmt: skip
     """What the risk rules leave of the orders, and the records of what they cut with how many they are."""
     cuts = np.zeros(len(columns), np.int64)
+    volumes = market.adv[d] if len(market.adv) > 0 else np.zeros(0)
     allowed = apply_rules(
-        columns, amounts, quantities, market.marks[d], equity, account.limits, account.restricted,
-        account.rules.fractional, cuts,
+        columns, amounts, quantities, market.marks[d], volumes, equity, account.limits, account.restricted,
+        account.rules, cuts,
     )  # fmt: skip
     missed = _grown(missed, used, len(columns))
     kept = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 # How targets follow from signals, see `Allocation`.
@@ -9,9 +10,13 @@ GIVEN, TOP_K, SLOTS, WEIGHTS, HOLD = 0, 1, 2, 3, 4
 SPLIT, DIVIDEND, DELISTING = 0, 1, 2  # corporate actions, in the order in which one symbol's are applied on a day
 # What happened to an order: flags, since more than one may apply.
 NO_TRADE, NOTHING_HELD, NO_CASH, PART_HELD, SHRUNK, VOLUME_CAP, NO_LIQUIDITY = 1, 2, 4, 8, 16, 32, 64
-# The risk rules, in the order in which they are applied.
-UNKNOWN_PRICE, RESTRICTED, MAX_ORDER_NOTIONAL, MAX_POSITION, MAX_GROSS = 0, 1, 2, 3, 4
-RULES = 5
+# The risk rules, in the order in which they are applied: what each order may be, then what all of them together may be.
+# The last one, MIN_ORDER_NOTIONAL, is asked after every cut of the others.
+RULES = 10
+(
+    UNKNOWN_PRICE, RESTRICTED, MAX_ORDER_NOTIONAL, MAX_VOLUME_SHARE, MAX_POSITION, MAX_NAMES, MAX_GROSS, MAX_TURNOVER,
+    MAX_NET, MIN_ORDER_NOTIONAL,
+) = range(RULES)  # fmt: skip
 SLACK = 1e-9  # a limit met exactly is not exceeded by float noise
 TRADE_FIELDS = (
     8  # row of D, column, signed quantity, price, commission, reference price, price before costs, impact paid
@@ -48,12 +53,16 @@ class Allocation(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Of `risk.RiskLimits`, as fractions of equity but for the notional; `active` False: no rule applies."""
+    """Of `risk.RiskLimits`, in its units; infinite where a rule is off. `active` False: no rule applies."""
 
     active: bool
     max_position: float
     max_gross: float
     max_order_notional: float
+    max_net: float = math.inf
+    max_names: float = math.inf
+    max_turnover: float = math.inf
+    max_volume_share: float = math.inf
 
 
 class AccountRules(NamedTuple):

@@ -1,0 +1,75 @@
+"""The tasks of daily_trade that wait: for a person, and for fills. Neither holds a worker meanwhile."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import runtime
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk import BaseOperator
+
+APPROVE, REJECT = "Approve", "Reject"
+POLL = timedelta(seconds=20)
+STEP_LIMIT = timedelta(minutes=10)
+SPARE = timedelta(minutes=1)  # between the end of the time to answer and the last moment to send
+
+
+class Approval(HITLOperator):
+    """Asks a person whether the decision may be sent, where the run wants that; no answer in time is a no.
+
+    The answer is kept in the ledger with who gave it: the steps that send read it there, and send nothing without it.
+    """
+
+    def __init__(self, *, session: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("subject", "Send the orders of this session?")
+        super().__init__(options=[APPROVE, REJECT], defaults=REJECT, **kwargs)
+        # The operator takes a time-out for the time that a person has. This one is of the steps before and after.
+        self.response_timeout, self.execution_timeout = None, STEP_LIMIT
+        self.session = session
+        self.template_fields = (*self.template_fields, "session")
+
+    def execute(self, context: Any) -> Any:
+        from trading_core.pipelines import refs, trade
+
+        opened = refs.load(refs.SessionRef, self.session)
+        if not opened.approval:
+            self.log.info("This run asks nobody: its form says so.")
+            return None
+        asked = trade.question(runtime.workspace(opened.market), opened)
+        if not asked.orders:
+            self.log.info("There is nothing to approve: the decision holds no order.")
+            return None
+        self.subject, self.body = asked.subject, asked.body
+        self.response_timeout = max(asked.until - runtime.now() - SPARE, timedelta(seconds=1))
+        return super().execute(context)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        from trading_core.pipelines import refs, trade
+
+        answer = super().execute_complete(context, event)
+        opened = refs.load(refs.SessionRef, self.session)
+        by = (answer.get("responded_by_user") or {}).get("name") or "nobody in time"
+        approved = answer["chosen_options"] == [APPROVE]
+        stands = trade.approve(runtime.workspace(opened.market), opened, approved, by, "in Airflow", runtime.now())
+        return {"approved": stands, "by": by}
+
+
+class WaitForFills(BaseOperator):
+    """Until no order of a side may fill any more. Asks the broker again and again, deferred in between."""
+
+    def __init__(self, *, session: Any, side: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.session, self.side = session, side
+        self.template_fields = ("session",)
+
+    def execute(self, context: Any, event: Any = None) -> int:
+        from trading_core.pipelines import refs, trade
+
+        opened = refs.load(refs.SessionRef, self.session)
+        left = trade.waiting(runtime.workspace(opened.market), opened, self.side, runtime.now())
+        if left:
+            self.log.info("%d %s(s) may still fill; asking again in %s.", left, self.side, POLL)
+            self.defer(trigger=TimeDeltaTrigger(POLL), method_name="execute")
+        return left

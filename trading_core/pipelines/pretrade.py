@@ -1,0 +1,170 @@
+"""What the pre-trade rules of `execution.gates` are told about an order, gathered from ledger, broker, bars and registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import polars as pl
+
+from trading_core import config
+from trading_core.errors import RiskRejectionError
+from trading_core.execution.accounts import AccountKind
+from trading_core.execution.gate_facts import GateFacts, GateIntent, GateLimits, GateOrder, Scope
+from trading_core.execution.gates import age_in_sessions, check_order, refusals
+from trading_core.execution.ledger import Ledger
+from trading_core.execution.records import Decision, Intent, RuleVerdict
+from trading_core.execution.session import Gate
+from trading_core.pipelines import settlement
+from trading_core.pipelines.account import TradingAccount
+from trading_core.pipelines.quality import seen_that_day
+from trading_core.pipelines.strategies import gate_limits, strategy_hash
+from trading_core.pipelines.workspace import Workspace
+from trading_core.schema import BARS, SESSION, SYMBOL, AccountState, OrderStatus
+from trading_core.storage.tables import Predicate
+
+PRICE_SESSIONS = 30  # how far back a last price is looked for: older than any rule allows
+BY = "risk rule"
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    close: float
+    session: date
+
+
+def gate(
+    ws: Workspace,
+    account: TradingAccount,
+    decision: Decision,
+    kind: str,
+    now: datetime,
+    *,
+    flatten: bool = False,
+    splits: Mapping[str, float] | None = None,
+) -> Gate:
+    """The rules as one question per order: its verdicts. What holds for all orders is gathered once, here; the kill switch
+    and the orders sent so far are asked before each.
+
+    `splits`: ratios by symbol that took effect since the prices that the orders' reference prices are compared with.
+    The answer raises RiskRejectionError for a rule that stops the whole session; the account is halted first where the rule
+    pauses trading.
+    """
+    chosen = config.load_strategy(decision.strategy, ws.settings)
+    limits = gate_limits(chosen, decision.strategy)
+    state = account.broker.account()
+    at_close = settlement.in_shares_of_close(ws, account, decision.session)
+    prices = _last_prices(ws, decision.decision_session)
+    base = GateFacts(
+        now=now,
+        equity=_equity(at_close, prices),
+        settled_equities=_settled_equities(account.ledger, account.name, decision),
+        decided_config_hash=decision.strategy_hash,
+        current_config_hash=strategy_hash(ws, decision.strategy),
+        **({} if flatten else _model_facts(ws, decision, kind)),  # type: ignore[arg-type]
+    )
+
+    def ask(intent: Intent) -> Sequence[RuleVerdict]:
+        price = prices.get(intent.symbol)
+        ratio = (splits or {}).get(intent.symbol, 1.0)
+        halted = account.ledger.halted(account.name)
+        facts = GateFacts(
+            now=base.now,
+            halted=halted is not None,
+            halt_reason=halted or "",
+            last_price=price.close / ratio if price else None,
+            position=state.quantity(intent.symbol),
+            price_age_sessions=age_in_sessions(ws.sessions, price.session, decision.decision_session)
+            if price
+            else None,
+            intents=_intents(account, decision, kind),
+            equity=base.equity,
+            settled_equities=base.settled_equities,
+            model_age_sessions=base.model_age_sessions,
+            model_approved=base.model_approved,
+            decided_config_hash=base.decided_config_hash,
+            current_config_hash=base.current_config_hash,
+        )
+        # What ended before makes room for an order like it: a flatten after the cancellation of the day's orders.
+        ended = frozenset(
+            order.intent.client_order_id
+            for order in account.ledger.orders(account.name, intent.session)
+            if order.status.terminal and order.status is not OrderStatus.FILLED
+        )
+        return _judge(account, _order(intent, flatten, ended), facts, limits, now)
+
+    return ask
+
+
+def _judge(
+    account: TradingAccount, order: GateOrder, facts: GateFacts, limits: GateLimits, now: datetime
+) -> Sequence[RuleVerdict]:
+    verdicts = check_order(order, facts, limits)
+    against = refusals(verdicts)
+    for verdict in against:
+        if verdict.pauses and account.ledger.halted(account.name) is None:
+            account.ledger.halt(account.name, f"{verdict.rule}: {verdict.reason}", BY, now)
+    stopped = [f"{v.rule}: {v.reason}" for v in against if v.scope is Scope.SESSION]
+    if stopped:
+        raise RiskRejectionError(account.name, order.session, stopped)
+    return [RuleVerdict(v.rule, "reject" if v.reason is not None else "approve", v.reason or "") for v in verdicts]
+
+
+def _order(intent: Intent, flatten: bool, ended: frozenset[str]) -> GateOrder:
+    return GateOrder(
+        client_order_id=intent.client_order_id,
+        account=intent.account,
+        session=intent.session,
+        symbol=intent.symbol,
+        side=intent.side,
+        quantity=intent.quantity,
+        reference_price=intent.reference_price,
+        flatten=flatten,
+        earlier_attempts=ended,
+    )
+
+
+def _model_facts(ws: Workspace, decision: Decision, kind: str) -> dict[str, int | bool | None]:
+    registry = ws.registry()
+    version = registry.version(ws.market.id, int(decision.model_version))
+    approved = True
+    if kind != AccountKind.REPLAY:
+        champion = registry.get(ws.market.id, "champion")
+        approved = (champion.version, champion.digest) == (version.version, decision.model_digest)
+    age = age_in_sessions(ws.sessions, version.cutoff, decision.decision_session)
+    return {"model_age_sessions": age, "model_approved": approved}
+
+
+def _last_prices(ws: Workspace, end: date) -> dict[str, _Price]:
+    """The last close of every symbol up to `end`, as seen on that evening."""
+    start = ws.sessions.offset(end, -PRICE_SESSIONS)
+    columns = [SYMBOL, SESSION, "close"]
+    bars = seen_that_day(ws, ws.tables.read(BARS.name, columns=columns, where=Predicate(start, end)))
+    usable = bars.filter(pl.col("close").is_finite() & (pl.col("close") > 0)).sort(SESSION)
+    last = usable.group_by(SYMBOL).agg(pl.col("close", SESSION).last())
+    return {row[SYMBOL]: _Price(row["close"], row[SESSION]) for row in last.iter_rows(named=True)}
+
+
+def _equity(state: AccountState, prices: Mapping[str, _Price]) -> float | None:
+    """Cash plus positions at their last closes; None where one has none: nothing may be concluded from a part."""
+    if any(position.symbol not in prices for position in state.positions):
+        return None
+    return state.cash + sum(position.quantity * prices[position.symbol].close for position in state.positions)
+
+
+def _settled_equities(ledger: Ledger, account: str, decision: Decision) -> tuple[float, ...]:
+    settled = ledger.summaries(account)
+    first = ledger.sessions(account)[0].session
+    opening = ledger.get_decision(account, first)
+    start = opening.equity if opening is not None else decision.equity
+    return (start, *(summary.equity if summary.equity is not None else float("nan") for summary in settled))
+
+
+def _intents(account: TradingAccount, decision: Decision, kind: str) -> tuple[GateIntent, ...]:
+    """Of the session, and, where time passes as on the wall, of the session before."""
+    days = [decision.session]
+    if kind != AccountKind.REPLAY:
+        days += [s.session for s in account.ledger.sessions(account.name) if s.session < decision.session][-1:]
+    found = [order.intent for day in days for order in account.ledger.orders(account.name, day)]
+    return tuple(GateIntent(i.client_order_id, i.account, i.session, i.symbol, i.side, i.created_at) for i in found)
