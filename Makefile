@@ -13,9 +13,14 @@ STRATEGY ?=
 SESSIONS ?= 5
 TESTS ?= tests
 MARKED ?= not thorough
+ONLY ?=
+SEED ?=
+DAYS ?=
+LANES ?=
+ALL ?=
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test test-thorough lint up down status bench clean lock
+.PHONY: help setup run test test-thorough crash-run faults lint up down status bench clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -49,6 +54,12 @@ test: setup  ## the tests; all but those of test-thorough
 
 test-thorough:  ## the rest of them: kills, races, random orders, whole other programs
 	@$(MAKE) --no-print-directory test MARKED=thorough
+
+crash-run: setup  ## SESSIONS of daily trading with a crash in the middle, beside the same ones undisturbed (SESSIONS=20: minutes)
+	@$(BIN)/python tests/e2e/crash_run.py --sessions $(SESSIONS)
+
+faults: setup  ## the fault matrix of docs/faults.md; ONLY=days SEED=123 DAYS=1 replays
+	@ONLY="$(ONLY)" SEED="$(SEED)" DAYS="$(DAYS)" LANES="$(LANES)" ALL="$(ALL)" $(BIN)/python tests/faults
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

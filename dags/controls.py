@@ -1,4 +1,4 @@
-"""The kill switch, by hand: halt, resume, or flatten (halt, cancel what is pending and sell everything at the next open)."""
+"""The kill switch and what belongs to it, by hand: halt, resume, flatten, settle, adopt an account, resolve an order."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import runtime
 from airflow.sdk import Param, dag, result, task
 
+BY = "controls DAG"
 
 @dag(
     schedule=None,
@@ -19,16 +20,25 @@ from airflow.sdk import Param, dag, result, task
         "action": Param(
             "halt",
             type="string",
-            enum=["halt", "resume", "flatten", "settle"],
+            enum=["halt", "resume", "flatten", "settle", "adopt", "resolve"],
             title="Action",
             description="halt: no order is sent any more; resume: lift it; flatten: halt, cancel, sell all at the next open; "
-            "settle: fill what the market has filled since and write the report.",
+            "settle: fill what the market has filled since and write the report; adopt: take the broker's positions and "
+            "cash for the truth, after a mismatch that you have looked into; resolve: end an UNKNOWN order that you did "
+            "not find at the broker.",
         ),
         "account": Param(
             "all",
             type="string",
             title="Account",
-            description="An account id (`trading executions list` shows them), or all. flatten and settle need one.",
+            description="An account id (`trading status` shows them), or all for halt and resume. resolve needs none.",
+        ),
+        "order": Param(
+            None,
+            type=["null", "string"],
+            maxLength=64,
+            title="Order",
+            description="With resolve only: the client order id, as `trading status` shows it.",
         ),
         "reason": Param(
             "by hand", type="string", minLength=1, maxLength=200, title="Reason", description="Kept in the ledger."
@@ -39,17 +49,17 @@ def controls() -> None:
     @result
     @task
     def act() -> dict[str, Any]:
+        from airflow.sdk.exceptions import AirflowFailException
+
         from trading_core.pipelines import controls as pipeline
 
-        params = runtime.form()
-        return pipeline.act(
-            runtime.workspace(),
-            params["action"],
-            params["account"],
-            params["reason"],
-            by="controls DAG",
-            now=runtime.now(),
-        )
+        params, ws, now = runtime.form(), runtime.workspace(), runtime.now()
+        action, order = params["action"], params["order"]
+        if (action == "resolve") != bool(order):
+            raise AirflowFailException("The action resolve needs an order id, and no other action takes one.")
+        if action == "resolve":
+            return pipeline.resolve(ws, order, params["reason"], by=BY, now=now)
+        return pipeline.act(ws, action, params["account"], params["reason"], by=BY, now=now)
 
     act()
 

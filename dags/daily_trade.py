@@ -24,7 +24,7 @@ from airflow.sdk import (
 )
 from alerts import TradingAlert
 from session_timetable import SessionTimetable
-from trading_tasks import Approval, WaitForFills
+from trading_tasks import Approval, WaitForFills, record_failure
 
 CALENDAR = runtime.config.load_market(runtime.SETTINGS.market, runtime.SETTINGS).calendar
 # In a market that never closes T opens when D closes: there the trade follows D's backfill (see Sessions.deadline).
@@ -63,6 +63,7 @@ RETRY_POLICY = ExceptionRetryPolicy(
         "retry_policy": RETRY_POLICY,
         "execution_timeout": timedelta(minutes=20),
         "pool": "trading",
+        "on_failure_callback": record_failure,
     },
     on_failure_callback=TradingAlert(),
     deadline=DeadlineAlert(
@@ -147,7 +148,11 @@ def daily_trade() -> None:
     @task
     def settle(session: dict[str, Any]) -> dict[str, Any]:
         """Reconciles with the broker, records fills, writes the session's report. Without a bar the orders stay pending."""
-        return _step("settle", session)
+        from trading_core.pipelines import refs, session_report
+
+        opened, settled = refs.load(refs.SessionRef, session), _step("settle", session)
+        session_report.write(runtime.workspace(opened.market), opened.account, opened.session, runtime.now())
+        return settled
 
     opened = check()
     inferred = infer(opened)

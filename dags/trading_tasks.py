@@ -1,4 +1,6 @@
-"""The tasks of daily_trade that wait: for a person, and for fills. Neither holds a worker meanwhile."""
+"""What daily_trade has beside its steps: the tasks that wait for a person and for fills, neither of which holds a worker
+meanwhile, and the word to the ledger when a task has failed.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,23 @@ APPROVE, REJECT = "Approve", "Reject"
 POLL = timedelta(seconds=20)
 STEP_LIMIT = timedelta(minutes=10)
 SPARE = timedelta(minutes=1)  # between the end of the time to answer and the last moment to send
+REPLAY_PATIENCE = timedelta(hours=24)  # no window binds a replay: so long a person may think about it
+
+
+def record_failure(context: Any) -> None:
+    """The failure callback of each task: an alert in the ledger. It runs where the task ran; for one whose process was killed,
+    in the DAG processor. Before the account is known there is no ledger to tell: then the webhook has to do.
+    """
+    from trading_core.pipelines import alerting, refs
+
+    task = context["ti"]
+    session = task.xcom_pull(task_ids="check")
+    if not session:
+        return
+    opened, error = refs.load(refs.SessionRef, session), context.get("exception")
+    error = error if isinstance(error, BaseException) else None
+    ws = runtime.workspace(opened.market)
+    alerting.record_failure(ws, opened, task.task_id, task.run_id, error, runtime.now())
 
 
 class Approval(HITLOperator):
@@ -42,7 +61,8 @@ class Approval(HITLOperator):
             self.log.info("There is nothing to approve: the decision holds no order.")
             return None
         self.subject, self.body = asked.subject, asked.body
-        self.response_timeout = max(asked.until - runtime.now() - SPARE, timedelta(seconds=1))
+        left = asked.until - runtime.now() - SPARE
+        self.response_timeout = REPLAY_PATIENCE if opened.kind == "replay" else max(left, timedelta(seconds=1))
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:

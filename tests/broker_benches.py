@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,14 +44,14 @@ class BrokerBench(Protocol):
 BenchMaker = Callable[[pytest.FixtureRequest, Path], AbstractContextManager[BrokerBench]]
 
 
-@dataclass(frozen=True)
 class PaperBench:
-    documents: DocumentStore
-    request: pytest.FixtureRequest
+    """Clients take turns on two stores that were opened apart, as by two processes; opening one takes its time."""
+
+    def __init__(self, *stores: DocumentStore) -> None:
+        self._turns = cycle(stores)
 
     def broker(self) -> Broker:
-        store = reopened(self.documents, self.request)
-        return broker_entry("paper").build(BrokerRequest(store, ACCOUNT, capital=CASH, costs=FREE))
+        return broker_entry("paper").build(BrokerRequest(next(self._turns), ACCOUNT, capital=CASH, costs=FREE))
 
     def play_open(self, session: date, opens: Mapping[str, float]) -> None:
         broker = self.broker()
@@ -62,7 +63,7 @@ def paper_on(kind: str) -> BenchMaker:
     @contextmanager
     def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BrokerBench]:
         with opened_store(kind, request, tmp_path) as documents:
-            yield PaperBench(documents, request)
+            yield PaperBench(documents, reopened(documents, request))
 
     return opened
 

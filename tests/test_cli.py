@@ -36,6 +36,8 @@ OPERATIONS = [
     "resume",
     "flatten",
     "settle",
+    "status",
+    "explain",
 ]
 GROUPS = {
     "models": ["list", "zoo", "promote"],
@@ -236,6 +238,12 @@ def test_an_empty_ledger_is_an_empty_list(trading: Callable[..., Answer]) -> Non
     assert "Nothing was executed yet. Trade a session with `trading trade`." in trading("executions", "list").out
 
 
+def test_an_empty_ledger_has_no_account_and_no_order(trading: Callable[..., Answer]) -> None:
+    assert trading("status", "--json").json() == []
+    assert "No account yet. Trade a session with `trading trade`." in trading("status").out
+    refused(trading("explain", "t123456"), "Market 'simulated' has no order yet", "Trade a session with `trading trade`")
+
+
 def test_a_market_without_models_is_an_empty_list(
     trading: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, empty_mlflow: str
 ) -> None:
@@ -261,6 +269,8 @@ def test_a_market_without_models_is_an_empty_list(
         ["settle", "--account", "a"],
         ["models", "list"],
         ["executions", "list"],
+        ["status"],
+        ["explain", "t123456"],
     ],
     ids=" ".join,
 )

@@ -289,6 +289,7 @@ def bare(more: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', '')}", **more}
 
 
+@pytest.mark.thorough
 def test_airflow_knows_every_variable_and_command(services: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     commands = airflow_commands(services)
     assert ["api-server"] in commands
@@ -313,7 +314,8 @@ def test_trading_variables_are_settings_or_read_by_the_dags(services: dict[str, 
     from trading_core.config import Settings
     from trading_core.market.alpaca import KEY_VARIABLES
 
-    dags = "\n".join(path.read_text() for path in (REPOSITORY / "dags").glob("*.py"))
+    programs = [*(REPOSITORY / "dags").glob("*.py"), REPOSITORY / "plugins" / "alerts.py"]
+    dags = "\n".join(path.read_text() for path in programs)
     read_by_dags = set(re.findall(r'(?:_variable|environ\.get)\("(TRADING_[A-Z_]+)"', dags))
     fields = {f"TRADING_{name.upper()}" for name in Settings.model_fields}
     found = {name for name in environments(services) if name.startswith("TRADING_")}
@@ -351,7 +353,8 @@ def test_operations_lists_every_setting_with_its_default() -> None:
         variable = f"TRADING_{name.upper()}"
         assert f"`{variable}`" in text, f"docs/operations.md does not name {variable}"
         if isinstance(field.default, str | int) and field.default != "":
-            assert rows[variable] == f"`{field.default}`", variable
+            default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+            assert rows[variable] == f"`{default}`", variable
 
 
 def test_hosts_in_urls_are_services(services: dict[str, dict[str, Any]]) -> None:
@@ -395,6 +398,7 @@ print("ANSWER " + json.dumps({"values": values, "rest": rest, "unknown": sorted(
 """
 
 
+@pytest.mark.thorough
 def test_mlflow_knows_its_flags_and_variables(services: dict[str, dict[str, Any]]) -> None:
     command = services["mlflow"]["command"]
     assert command[:2] == ["mlflow", "server"]

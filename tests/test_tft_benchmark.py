@@ -1,4 +1,7 @@
-"""What the TFT's benchmark computes besides time: equality with the peer's own pipeline, live memory, the GPU's code on a CPU."""
+"""What the TFT's benchmark computes besides time: equality with the peer's own pipeline, live memory, the GPU's code on a CPU.
+
+The benchmarks bring pytorch-forecasting and Lightning, so each test imports them itself: every worker collects this file.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import tft, tft_convergence, tft_gpu, tft_memory
-from benchmarks.tft_problem import QUICK, Problem, block, gathered
 from trading_core.models import forward
 
 
@@ -22,6 +23,9 @@ def one_thread() -> Iterator[None]:
 
 def test_forecasts_are_those_of_the_peers_own_pipeline() -> None:
     """From its TimeSeriesDataSet and model.predict(), to 1e-6: the run would end."""
+    from benchmarks import tft
+    from benchmarks.tft_problem import QUICK
+
     found = list(tft.dense(QUICK, 5, 1.0))
     assert [text.split(",")[0] for text in found] == ["dense inference", "  the same"]
     assert "outputs differ by" in found[0]
@@ -29,12 +33,18 @@ def test_forecasts_are_those_of_the_peers_own_pipeline() -> None:
 
 def test_gradients_are_the_peers() -> None:
     """To 1e-5 of the largest: the run would end."""
+    from benchmarks import tft
+    from benchmarks.tft_problem import QUICK
+
     found = list(tft.train(QUICK, 5, compiled=False))
     assert "gradients differ by" in found[0]
     assert len(found) == 2
 
 
 def test_another_network_is_noticed() -> None:
+    from benchmarks import tft
+    from benchmarks.tft_problem import QUICK, Problem, block
+
     problem = Problem(5, QUICK, dropout=0.0)
     with torch.no_grad():
         problem.ours.past_selection.gate_weight[0] *= 1.01
@@ -47,6 +57,8 @@ def test_another_network_is_noticed() -> None:
 
 
 def test_gathered_windows_end_where_they_are_asked_to() -> None:
+    from benchmarks.tft_problem import QUICK, Problem, gathered
+
     problem = Problem(5, QUICK)
     windows = problem.windows(QUICK.days)
     x, static = gathered(problem, windows.symbol, windows.columns)
@@ -56,6 +68,9 @@ def test_gathered_windows_end_where_they_are_asked_to() -> None:
 
 
 def test_rows_of_the_table() -> None:
+    from benchmarks import tft
+    from benchmarks.tft_problem import QUICK
+
     met, missed = (tft.line("what", 10.0, 400.0, "windows/s", goal) for goal in (40.0, 40.1))
     assert met.split()[1:] == ["10.0", "400.0", "windows/s", "40.0x", "goal", "40:", "met"]
     assert missed.endswith("goal 40.1: MISSED")
@@ -64,6 +79,9 @@ def test_rows_of_the_table() -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import tft_memory
+    from benchmarks.tft_problem import QUICK, Problem
+
     monkeypatch.setattr(forward, "SESSIONS_PER_BLOCK", 8)
     monkeypatch.setattr(forward, "CPU_ROWS_PER_BLOCK", 64)
     problem = Problem(5, replace(QUICK, days=64))
@@ -72,6 +90,8 @@ def test_memory_does_not_grow_with_the_number_of_windows(monkeypatch: pytest.Mon
 
 
 def test_live_tensors_are_counted_once_and_forgotten() -> None:
+    from benchmarks import tft_memory
+
     given = torch.zeros(1000)
     with tft_memory.LiveTensors() as live:
         first = given + 1.0  # 4,000 bytes
@@ -86,6 +106,9 @@ def test_live_tensors_are_counted_once_and_forgotten() -> None:
 
 def test_the_gpus_part_runs() -> None:
     """Its moves to the device, autocast and training steps, on the device there is."""
+    from benchmarks import tft_gpu
+    from benchmarks.tft_problem import QUICK
+
     found = list(tft_gpu.measured(QUICK, 5, torch.device("cpu"), (8,)))
     assert found[0].startswith("CPU, F=5")
     hidden, *rates, ratio, difference, busy = found[2].split()
@@ -97,6 +120,8 @@ def test_the_gpus_part_runs() -> None:
 
 
 def test_three_ways_of_training_are_compared() -> None:
+    from benchmarks import tft_convergence
+
     found = list(tft_convergence.lines(*tft_convergence.QUICK))
     assert len(found) == 4
     losses = [float(text.split("+-")[0].split()[-1]) for text in found[1:]]

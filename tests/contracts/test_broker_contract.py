@@ -22,7 +22,12 @@ from trading_core.sessions import Sessions
 XNYS = Sessions("XNYS")
 
 
-@pytest.fixture(params=sorted(BENCHES))
+# The same brokers elsewhere: on a slow store, and at another address.
+ELSEWHERE = {"paper on dynamodb", "alpaca-live"}
+NAMES = [pytest.param(name, marks=pytest.mark.thorough if name in ELSEWHERE else ()) for name in sorted(BENCHES)]
+
+
+@pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -14,7 +14,7 @@ from ledger_samples import STORE_KINDS, opened_store, reopened
 
 from trading_core.errors import InvalidConfigError, LedgerUnreachableError
 from trading_core.execution.codec import LedgerRecordError
-from trading_core.execution.store import DocumentStore, LedgerOptions, NewDocument, open_store
+from trading_core.execution.store import DocumentStore, Key, LedgerOptions, NewDocument, open_store
 
 THREADS = 8
 
@@ -168,6 +168,83 @@ def test_a_transaction_writes_all_or_nothing(documents: DocumentStore) -> None:
     assert [item.sk for item in documents.query("a")] == ["2"]
     assert documents.transact_new([NewDocument(pk, "3", {"pk": pk}) for pk in ("a", "b")])
     assert documents.get("b", "3") == {"pk": "b"}
+
+
+def test_a_transaction_writes_nothing_when_what_must_be_absent_is_there(documents: DocumentStore) -> None:
+    documents.put_new("a", "k1", {})
+    wanted = [NewDocument("a", "x", {"n": 1}), NewDocument("b", "y", {"n": 2})]
+    assert not documents.transact_new(wanted, absent=[Key("a", "k0"), Key("a", "k1")])
+    assert not documents.transact_new(wanted[:1], absent=[Key("a", "k1")])
+    assert documents.get("a", "x") is None
+    assert documents.get("b", "y") is None
+    assert documents.transact_new(wanted, absent=[Key("a", "k0"), Key("c", "k1")])  # k1 of another partition
+    assert (documents.get("a", "x"), documents.get("b", "y")) == ({"n": 1}, {"n": 2})
+    assert documents.get("a", "k0") is None  # to ask for its absence does not create it
+    assert documents.query("c") == []
+
+
+def test_what_must_be_absent_counts_towards_the_hundred_and_is_no_document_of_the_transaction(
+    documents: DocumentStore,
+) -> None:
+    absent = [Key("a", f"absent{n}") for n in range(60)]
+    items = [NewDocument("a", f"new{n:03d}", {}) for n in range(41)]
+    with pytest.raises(LedgerRecordError, match=r"101 documents: 1 to 100"):
+        documents.transact_new(items, absent)
+    with pytest.raises(LedgerRecordError, match="twice"):
+        documents.transact_new(items[:1], [Key("a", "new000")])
+    with pytest.raises(LedgerRecordError, match="twice"):
+        documents.transact_new(items[:1], [absent[0], absent[0]])
+    with pytest.raises(LedgerRecordError, match="1 to 100"):
+        documents.transact_new([], absent)
+    assert documents.query("a") == []
+    assert documents.transact_new(items[:40], absent)
+    assert [item.sk for item in documents.query("a")] == [f"new{n:03d}" for n in range(40)]
+
+
+def test_nothing_is_written_on_an_absence_that_had_ended_before(documents: DocumentStore) -> None:
+    """Seven threads append on the condition that "closed" is absent, one creates it: after it, no append succeeds."""
+    barrier = Barrier(THREADS)
+
+    def race(thread: int) -> list[tuple[bool, bool]]:
+        outcomes = []
+        for step in range(3):
+            barrier.wait()
+            if thread == 0:
+                documents.put_new("race", f"closed{step}", {})
+                outcomes.append((False, True))
+                continue
+            item = [NewDocument("race", f"append{step}-{thread}", {})]
+            written = documents.transact_new(item, absent=[Key("race", f"closed{step}")])
+            # Whatever the first call was told: by now "closed" is there, or comes later than this second call.
+            closed = documents.get("race", f"closed{step}") is not None
+            again = [NewDocument("race", f"again{step}-{thread}", {})]
+            outcomes.append((documents.transact_new(again, absent=[Key("race", f"closed{step}")]), closed))
+            assert written == (documents.get("race", f"append{step}-{thread}") is not None)
+        return outcomes
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        results = list(pool.map(race, range(THREADS)))
+    for step in range(3):
+        assert documents.get("race", f"closed{step}") == {}
+        assert not any(again and closed for again, closed in (result[step] for result in results))
+
+
+def test_of_two_transactions_that_forbid_each_other_one_is_written(documents: DocumentStore) -> None:
+    """Each of two threads creates its key on the condition that the other's is absent: never both."""
+    barrier, rounds = Barrier(2), 6
+
+    def race(me: int) -> list[bool]:
+        wins = []
+        for step in range(rounds):
+            barrier.wait()
+            item = [NewDocument("race", f"{step}-{me}", {})]
+            wins.append(documents.transact_new(item, absent=[Key("race", f"{step}-{1 - me}")]))
+        return wins
+
+    with ThreadPoolExecutor(2) as pool:
+        left, right = pool.map(race, range(2))
+    assert [a + b for a, b in zip(left, right, strict=True)] == [1] * rounds
+    assert len(documents.query("race")) == rounds
 
 
 def test_what_dynamodb_could_not_hold_is_refused_by_both(documents: DocumentStore) -> None:

@@ -35,17 +35,23 @@ from trading_core.errors import (
     StrategyConflictError,
     UnknownNameError,
 )
-from trading_core.execution.codec import LedgerRecordError
+from trading_core.execution.codec import Document, LedgerRecordError, from_document
 from trading_core.execution.ledger import Ledger
+from trading_core.execution.order_records import FillChange
 from trading_core.execution.records import (
+    AdoptionRecord,
+    ApprovalRecord,
     EventLevel,
     Execution,
+    GateRecord,
     LedgerEvent,
+    OrderRecord,
+    RuleVerdict,
     SessionStatus,
     SessionSummary,
 )
 from trading_core.execution.store import DocumentStore
-from trading_core.schema import OrderStatus, Position, Side
+from trading_core.schema import CashFlow, CashFlowKind, Fill, OrderStatus, Position, Side
 
 LATER = NOW + timedelta(minutes=5)
 SUMMARY = SessionSummary(
@@ -245,12 +251,19 @@ def test_order_states_are_a_history(documents: DocumentStore) -> None:
     with pytest.raises(LedgerRecordError, match="no intent with this id"):
         ledger.record_order_state(*key, OrderStatus.SUBMITTING, NOW)
     ledger.record_intent(intent)
-    ledger.record_order_state(*key, OrderStatus.SUBMITTING, NOW)
-    ledger.record_order_state(*key, OrderStatus.ACCEPTED, NOW)
-    ledger.record_order_state(*key, OrderStatus.ACCEPTED, LATER)  # nothing new
-    ledger.record_order_state(*key, OrderStatus.FILLED, LATER, 10.0, 100.04)
-    with pytest.raises(LedgerRecordError, match="already ended as filled"):
-        ledger.record_order_state(*key, OrderStatus.SUBMITTING, LATER)
+    assert ledger.record_order_state(*key, OrderStatus.SUBMITTING, NOW).sequence == 1
+    accepted = ledger.record_order_state(*key, OrderStatus.ACCEPTED, NOW)
+    assert ledger.record_order_state(*key, OrderStatus.ACCEPTED, LATER) == accepted  # nothing new
+    filled = ledger.record_order_state(*key, OrderStatus.FILLED, LATER, 10.0, 100.04)
+    # Old reports change nothing, and the answer is what stands.
+    for status, shares in (
+        (OrderStatus.SUBMITTING, 0.0),
+        (OrderStatus.ACCEPTED, 0.0),
+        (OrderStatus.PARTIALLY_FILLED, 4.0),
+        (OrderStatus.CANCELED, 0.0),
+        (OrderStatus.UNKNOWN, 0.0),
+    ):
+        assert ledger.record_order_state(*key, status, LATER, shares) == filled
     history = ledger.order_history(*key)
     assert [(event.sequence, event.status) for event in history] == [
         (1, OrderStatus.SUBMITTING),
@@ -260,6 +273,62 @@ def test_order_states_are_a_history(documents: DocumentStore) -> None:
     assert history[1].at == NOW
     (order,) = ledger.orders(ACCOUNT, TUE)
     assert (order.status, order.filled_quantity, order.average_price) == (OrderStatus.FILLED, 10.0, 100.04)
+    assert ledger.order(*key) == order
+    other = make_intent("CCC")
+    ledger.record_intent(other)
+    assert ledger.order(ACCOUNT, TUE, other.client_order_id) == OrderRecord(other, OrderStatus.PLANNED, 0.0, None, "")
+    assert ledger.order(ACCOUNT, TUE, "nobody") is None
+    assert ledger.order(ACCOUNT, WED, intent.client_order_id) is None
+
+
+def test_every_attempt_to_send_is_an_event_until_the_broker_has_spoken(documents: DocumentStore) -> None:
+    ledger = decided_ledger(documents)
+    intent = make_intent()
+    key = (ACCOUNT, TUE, intent.client_order_id)
+    ledger.record_intent(intent)
+    for status in (OrderStatus.SUBMITTING, OrderStatus.SUBMITTING, OrderStatus.UNKNOWN, OrderStatus.SUBMITTING):
+        ledger.record_order_state(*key, status, NOW)
+    assert [event.status.value for event in ledger.order_history(*key)] == [
+        "submitting",
+        "submitting",
+        "unknown",
+        "submitting",
+    ]
+    ledger.record_order_state(*key, OrderStatus.ACCEPTED, NOW)
+    assert ledger.record_order_state(*key, OrderStatus.SUBMITTING, NOW).status is OrderStatus.ACCEPTED
+
+
+def test_a_quantity_restated_for_a_split_is_measured_by_the_brokers_word(documents: DocumentStore) -> None:
+    ledger = decided_ledger(documents)
+    intent = make_intent()  # 10 shares, 20 at the broker
+    key = (ACCOUNT, TUE, intent.client_order_id)
+    ledger.record_intent(intent)
+    ledger.record_order_state(*key, OrderStatus.PARTIALLY_FILLED, NOW, 10.0, 50.0, ordered=20.0)
+    assert ledger.orders(ACCOUNT, TUE)[0].status is OrderStatus.PARTIALLY_FILLED
+    ledger.record_order_state(*key, OrderStatus.PARTIALLY_FILLED, NOW, 20.0, 50.0, ordered=20.0)
+    assert ledger.orders(ACCOUNT, TUE)[0].status is OrderStatus.FILLED
+
+
+def test_eight_threads_telling_the_same_states_leave_each_once(documents: DocumentStore) -> None:
+    ledger = decided_ledger(documents)
+    intent = make_intent()
+    key = (ACCOUNT, TUE, intent.client_order_id)
+    ledger.record_intent(intent)
+    barrier = Barrier(8)
+    told = [(OrderStatus.ACCEPTED, 0.0), (OrderStatus.PARTIALLY_FILLED, 4.0), (OrderStatus.FILLED, 10.0)]
+
+    def tell(number: int) -> None:
+        barrier.wait()
+        for status, shares in told[number % 3 :] + told[: number % 3]:
+            ledger.record_order_state(*key, status, NOW, shares)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(tell, range(8)))
+    history = ledger.order_history(*key)
+    assert [event.sequence for event in history] == list(range(1, len(history) + 1))
+    shares = [event.filled_quantity for event in history]
+    assert shares == sorted(set(shares))  # each stage once, in order
+    assert history[-1].status is OrderStatus.FILLED
 
 
 def test_a_fill_counts_once(documents: DocumentStore) -> None:
@@ -269,13 +338,223 @@ def test_a_fill_counts_once(documents: DocumentStore) -> None:
     with pytest.raises(LedgerRecordError, match="no intent with this id"):
         ledger.record_fill(ACCOUNT, fill)
     ledger.record_intent(intent)
-    assert ledger.record_fill(ACCOUNT, fill)
-    assert not ledger.record_fill(ACCOUNT, fill)
-    with pytest.raises(LedgerRecordError, match="other content under this id"):
-        ledger.record_fill(ACCOUNT, replace(fill, quantity=5.0))
+    assert ledger.record_fill(ACCOUNT, fill) is FillChange.NEW
+    assert ledger.record_fill(ACCOUNT, fill) is FillChange.SAME
     second = make_fill(intent, 6.0, 100.1, number=2)
-    assert ledger.record_fill(ACCOUNT, second)
+    assert ledger.record_fill(ACCOUNT, second) is FillChange.NEW
     assert ledger.fills(ACCOUNT, TUE) == [fill, second]
+    assert ledger.fills(ACCOUNT, WED) == []
+    assert ledger.corrections(ACCOUNT, TUE) == []
+
+
+def test_a_corrected_fill_stands_in_place_of_the_first_which_is_kept(
+    documents: DocumentStore, request: pytest.FixtureRequest
+) -> None:
+    ledger = decided_ledger(documents)
+    intent = make_intent()
+    ledger.record_intent(intent)
+    first, other = make_fill(intent, 4.0, 100.04), make_fill(intent, 6.0, 100.1, number=2)
+    cheaper, less, gone = replace(first, price=100.0), replace(first, quantity=3.0), replace(first, quantity=0.0)
+    for fill in (first, other):
+        ledger.record_fill(ACCOUNT, fill)
+    assert ledger.record_fill(ACCOUNT, cheaper, LATER) is FillChange.CORRECTED
+    assert ledger.record_fill(ACCOUNT, cheaper, LATER) is FillChange.SAME
+    assert ledger.fills(ACCOUNT, TUE) == [cheaper, other]
+    assert ledger.record_fill(ACCOUNT, less) is FillChange.CORRECTED
+    assert ledger.fills(ACCOUNT, TUE) == [less, other]
+    assert ledger.record_fill(ACCOUNT, first) is FillChange.CORRECTED  # and back again: that too is a correction
+    assert ledger.record_fill(ACCOUNT, gone) is FillChange.CORRECTED
+    again = Ledger(reopened(documents, request))
+    assert again.fills(ACCOUNT, TUE) == [other]  # an execution of no shares is none
+    assert [row.fill_id for row in again.executions(account=ACCOUNT)] == [other.fill_id]
+    assert [(c.number, c.fill) for c in again.corrections(ACCOUNT, TUE)] == [
+        (1, cheaper),
+        (2, less),
+        (3, first),
+        (4, gone),
+    ]
+    assert [c.at for c in again.corrections(ACCOUNT, TUE)][:2] == [LATER, first.filled_at]
+    assert from_document(Fill, documents.query(f"account#{ACCOUNT}", "fill#")[0].doc) == first
+
+
+def test_a_correction_makes_an_order_smaller_where_a_report_could_not(documents: DocumentStore) -> None:
+    ledger = decided_ledger(documents)
+    intent = make_intent()
+    key = (ACCOUNT, TUE, intent.client_order_id)
+    ledger.record_intent(intent)
+    ledger.record_order_state(*key, OrderStatus.CANCELED, NOW, 4.0, 100.0, "by us")
+    assert ledger.record_order_state(*key, OrderStatus.CANCELED, NOW, 3.0, 100.0).filled_quantity == 4.0
+    made = ledger.record_order_state(*key, OrderStatus.CANCELED, NOW, 3.0, 100.0, "by us", correction=True)
+    assert (made.status, made.filled_quantity) == (OrderStatus.CANCELED, 3.0)
+    assert len(ledger.order_history(*key)) == 2
+
+
+def test_eight_threads_correcting_a_fill_alike_write_one_correction(documents: DocumentStore) -> None:
+    ledger = decided_ledger(documents)
+    intent = make_intent()
+    ledger.record_intent(intent)
+    ledger.record_fill(ACCOUNT, make_fill(intent, 4.0, 100.04))
+    barrier = Barrier(8)
+
+    def correct(_: int) -> FillChange:
+        barrier.wait()
+        return ledger.record_fill(ACCOUNT, make_fill(intent, 3.0, 100.04), LATER)
+
+    with ThreadPoolExecutor(8) as pool:
+        changes = list(pool.map(correct, range(8)))
+    assert sorted(changes) == [FillChange.CORRECTED] + [FillChange.SAME] * 7
+    assert len(ledger.corrections(ACCOUNT, TUE)) == 1
+
+
+# --- gates, cash flows, approvals, adoptions, identities, summaries ---------------------------------------------------
+
+
+def make_gates(verdict: str = "approve", reason: str = "") -> GateRecord:
+    intent = make_intent()
+    verdicts = (RuleVerdict("kill_switch", "approve", ""), RuleVerdict("price_collar", verdict, reason))
+    return GateRecord(ACCOUNT, TUE, intent.client_order_id, intent.symbol, verdicts, NOW)
+
+
+def test_what_the_rules_said_is_kept_each_time_it_is_something_else(documents: DocumentStore) -> None:
+    ledger = decided_ledger(documents)
+    refused, passed = make_gates("reject", "AAA is 12% away"), make_gates()
+    for record in (refused, replace(refused, at=LATER), passed, refused):
+        ledger.record_gates(record)
+    assert ledger.gates(ACCOUNT, TUE) == [refused, passed, refused]
+    assert ledger.gates(ACCOUNT, WED) == []
+
+
+def test_a_cash_flow_counts_once_and_may_not_be_another_amount(documents: DocumentStore) -> None:
+    ledger = decided_ledger(documents)
+    paid = CashFlow("div-1", TUE, CashFlowKind.DIVIDEND, "AAA", 12.34)
+    owed = CashFlow("int-1", TUE, CashFlowKind.INTEREST, "", -0.1)
+    assert ledger.record_cash_flow(ACCOUNT, paid)
+    assert not ledger.record_cash_flow(ACCOUNT, paid)
+    assert ledger.record_cash_flow(ACCOUNT, owed)
+    with pytest.raises(LedgerRecordError, match=r"the cash flow div-1.*other content"):
+        ledger.record_cash_flow(ACCOUNT, replace(paid, amount=12.35))
+    assert ledger.cash_flows(ACCOUNT, TUE) == [paid, owed]
+    assert ledger.cash_flows(ACCOUNT, WED) == []
+
+
+def test_the_first_word_of_a_person_stands(documents: DocumentStore) -> None:
+    ledger = decided_ledger(documents)
+    assert ledger.approval(ACCOUNT, TUE) is None
+    no = ApprovalRecord(ACCOUNT, TUE, make_decision().decision_id, False, "ann", "too much of AAA", NOW)
+    assert ledger.record_approval(no) == no
+    assert ledger.record_approval(replace(no, approved=True, by="bob", at=LATER)) == no
+    assert ledger.approval(ACCOUNT, TUE) == no
+    with pytest.raises(LedgerRecordError, match="2024-01-10 was never opened"):
+        ledger.record_approval(replace(no, session=WED))
+
+
+def test_adoptions_are_all_kept(documents: DocumentStore) -> None:
+    ledger = decided_ledger(documents)
+    first = AdoptionRecord(ACCOUNT, TUE, (Position("AAA", 5.0, 100.0),), 10.0, "ann", "a transfer", NOW)
+    second = replace(first, positions=(), cash=0.1, at=LATER)
+    for adoption in (first, second):
+        assert ledger.adopt(adoption) == adoption
+    assert ledger.adoptions(ACCOUNT) == [first, second]
+    with pytest.raises(UnknownNameError, match="Unknown account"):
+        ledger.adopt(replace(first, account="nobody"))
+
+
+def test_an_account_at_a_broker_belongs_to_one_of_ours_for_ever(documents: DocumentStore) -> None:
+    ledger = Ledger(documents)
+    for _ in range(2):
+        ledger.claim_identity("broker:77", ACCOUNT)
+    with pytest.raises(StrategyConflictError, match=f"'broker:77' belongs to strategy '{ACCOUNT}'; 'another'"):
+        ledger.claim_identity("broker:77", "another")
+    ledger.claim_identity("broker:78", "another")
+
+
+def test_of_eight_accounts_claiming_one_identity_one_gets_it(documents: DocumentStore) -> None:
+    ledger, barrier = Ledger(documents), Barrier(8)
+
+    def claim(number: int) -> bool:
+        barrier.wait()
+        try:
+            ledger.claim_identity("broker:77", f"account-{number}")
+        except StrategyConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(claim, range(8))) == 1
+
+
+def test_summaries_come_in_the_order_of_sessions(documents: DocumentStore) -> None:
+    ledger = Ledger(documents)
+    ledger.claim_account(ACCOUNT, STRATEGY, MARKET, NOW)
+    made = []
+    for number, (session, decided) in enumerate([(TUE, MON), (WED, TUE), (THU, WED)]):
+        ledger.open_session(ACCOUNT, session, decided, decided, NOW, f"run-{number}")
+        made.append(replace(SUMMARY, cash=float(number)))
+        ledger.settle_session(ACCOUNT, session, made[-1])
+    assert ledger.summaries(ACCOUNT) == made
+    assert ledger.summaries("nobody") == []
+
+
+class _Watched:
+    """A store that notes every document it is asked to change."""
+
+    def __init__(self, inner: DocumentStore) -> None:
+        self.url, self.replaced = inner.url, 0
+        self._inner = inner
+        self.get, self.find, self.put_new, self.query = inner.get, inner.find, inner.put_new, inner.query
+        self.transact_new, self.close = inner.transact_new, inner.close
+
+    def replace(self, pk: str, sk: str, doc: Document, expected_version: int) -> bool:
+        self.replaced += 1
+        return self._inner.replace(pk, sk, doc, expected_version)
+
+
+def test_no_document_is_ever_changed(documents: DocumentStore) -> None:
+    watched = _Watched(documents)
+    ledger = decided_ledger(watched)
+    intent, halted = make_intent(), "halt"
+    key = (ACCOUNT, TUE, intent.client_order_id)
+    before: dict[tuple[str, str], object] = {}
+
+    def grown() -> None:
+        """Everything that was there is there still, as it was."""
+        now = {
+            (pk, item.sk): (item.version, item.doc)
+            for pk in (halted, f"account#{ACCOUNT}")
+            for item in documents.query(pk)
+        }
+        assert {place: now.get(place) for place in before} == before
+        assert all(version == 1 for version, _ in now.values())
+        before.update(now)
+
+    for step in (
+        lambda: ledger.claim_identity("broker:77", ACCOUNT),
+        lambda: ledger.freeze_decision(replace(make_decision(), cash=1.0)),
+        lambda: ledger.record_intent(intent),
+        lambda: ledger.record_gates(make_gates()),
+        lambda: ledger.record_gates(make_gates("reject", "no")),
+        lambda: ledger.record_order_state(*key, OrderStatus.PARTIALLY_FILLED, NOW, 4.0, 100.0),
+        lambda: ledger.record_fill(ACCOUNT, make_fill(intent, 4.0, 100.0)),
+        lambda: ledger.record_fill(ACCOUNT, make_fill(intent, 3.0, 100.0)),
+        lambda: ledger.record_order_state(*key, OrderStatus.CANCELED, NOW, 3.0, 100.0, correction=True),
+        lambda: ledger.record_cash_flow(ACCOUNT, CashFlow("f", TUE, CashFlowKind.FEE, "", -1.0)),
+        lambda: ledger.record_approval(ApprovalRecord(ACCOUNT, TUE, intent.decision_id, True, "ann", "", NOW)),
+        lambda: ledger.record_event(LedgerEvent(ACCOUNT, TUE, "note", EventLevel.INFO, "x", NOW)),
+        lambda: ledger.halt(ACCOUNT, "why", "ann", NOW),
+        lambda: ledger.resume(ACCOUNT, "ann", LATER),
+        lambda: ledger.settle_session(ACCOUNT, TUE, SUMMARY),
+        lambda: ledger.settle_session(ACCOUNT, TUE, replace(SUMMARY, cash=9.0)),
+        lambda: ledger.adopt(AdoptionRecord(ACCOUNT, TUE, (), 1.0, "ann", "why", NOW)),
+        lambda: ledger.open_session(ACCOUNT, WED, TUE, TUE, LATER, "run-2"),
+    ):
+        step()
+        grown()
+    kinds = {sk.partition("#")[0] for pk, sk in before if pk.startswith("account#")}
+    assert kinds == {
+        "adopted", "approval", "cash", "correction", "decision", "event", "fill", "gate", "intent", "session", "settled",
+        "state", "turn",
+    }  # fmt: skip
+    assert watched.replaced == 0
 
 
 def test_executions_join_what_a_fill_came_from(documents: DocumentStore) -> None:

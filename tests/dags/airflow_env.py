@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,17 @@ def airflow_environment(home: Path, **more: str) -> dict[str, str]:
     }
 
 
-def parse_dags(home: Path, probes: Sequence[tuple[str, str, Any]] = (), **more: str) -> dict[str, Any]:
-    """Facts about the DAGs, loaded in a process of its own under `home`. `more`: further environment variables.
+def parse_dags(
+    home: Path, probes: Sequence[tuple[str, str, Any]], variants: Sequence[dict[str, str]]
+) -> dict[str, Any]:
+    """Facts about the DAGs, loaded in a process of its own under `home`.
 
     `probes`: (dag id, param, value) to validate as a trigger form would; the verdicts come back under "accepted".
+    `variants`: environment variables; under "variants" the DAGs and import errors of a process that has them besides.
     """
-    (home / "probes.json").write_text(json.dumps(list(probes)))
+    (home / "probes.json").write_text(json.dumps([list(probes), list(variants)]))
     command = [sys.executable, __file__, str(home / "probes.json"), str(home / "facts.json")]
-    done = subprocess.run(
-        command, env=airflow_environment(home, **more), cwd=home, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=airflow_environment(home), cwd=home, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"The DAGs could not be loaded (exit code {done.returncode}):\n{done.stdout}\n{done.stderr}")
     return json.loads((home / "facts.json").read_text())
@@ -74,8 +76,25 @@ def import_what_airflow_brings() -> None:
     Asset(name="warm_up", uri="warm-up://asset")  # the first asset makes Airflow load the providers' URI handlers
 
 
-def facts(probes: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
+def variant(environment: dict[str, str], answer: Path) -> dict[str, Any]:
+    """What a fork of this process with `environment` finds: Airflow's own import takes far longer than the DAG files."""
+    child = os.fork()
+    if not child:
+        os.environ.update(environment)
+        from airflow.dag_processing.dagbag import BundleDagBag
+
+        bag = BundleDagBag(dag_folder=str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
+        found = {name: _dag_facts(dag) for name, dag in bag.dags.items()}
+        answer.write_text(json.dumps({"import_errors": dict(bag.import_errors), "dags": found}))
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError(f"The DAGs could not be loaded with {environment}")
+    return json.loads(answer.read_text())
+
+
+def facts(probes: Sequence[tuple[str, str, Any]], variants: Sequence[dict[str, str]], answers: Path) -> dict[str, Any]:
     import_what_airflow_brings()
+    varied = [variant(environment, answers) for environment in variants]  # before any DAG file is loaded here
     from airflow import plugins_manager
     from airflow.dag_processing.dagbag import BundleDagBag
     from airflow.utils.dag_version_inflation_checker import check_dag_file_stability
@@ -84,6 +103,7 @@ def facts(probes: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
     bag = BundleDagBag(dag_folder=str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
     views = [view for plugin in plugins_manager._get_plugins()[0] for view in plugin.external_views]
     loaded = {name.split(".")[0] for name in set(sys.modules) - before}
+    restored = cache(lambda dag_id: _restored(bag.dags[dag_id]))
     return {
         "import_errors": dict(bag.import_errors),
         "plugin_errors": {str(name): str(error) for name, error in plugins_manager.get_import_errors().items()},
@@ -91,7 +111,8 @@ def facts(probes: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
         "ours": sorted(name for name in sys.modules if name.startswith("trading_core.")),
         "heavy_modules": sorted(loaded & set(HEAVY)),
         "dags": {dag_id: _dag_facts(dag) for dag_id, dag in bag.dags.items()},
-        "accepted": [_accepts(bag.dags[dag_id], param, value) for dag_id, param, value in probes],
+        "variants": varied,
+        "accepted": [_accepts(restored(dag_id), param, value) for dag_id, param, value in probes],
         "unstable": {
             path.name: [str(w) for w in _warnings(check_dag_file_stability, path)] for path in DAGS.glob("*.py")
         },
@@ -105,9 +126,7 @@ def _warnings(check: Any, path: Path) -> list[Any]:
 
 def _dag_facts(dag: Any) -> dict[str, Any]:
     """What the author wrote (tasks), and what the scheduler and the API server see of it after serialization."""
-    from airflow.serialization.serialized_objects import DagSerialization
-
-    restored = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
+    restored = _restored(dag)
     return {
         "file": Path(dag.fileloc).name,
         "authored_timetable": _timetable(dag.timetable),
@@ -123,6 +142,12 @@ def _dag_facts(dag: Any) -> dict[str, Any]:
         "restored_tasks": sorted(restored.task_ids),
         "tasks": {task.task_id: _task(task) for task in dag.tasks},
     }
+
+
+def _restored(dag: Any) -> Any:
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    return DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
 
 
 def _timetable(timetable: Any) -> dict[str, Any]:
@@ -150,12 +175,11 @@ def _task(task: Any) -> dict[str, Any]:
     }
 
 
-def _accepts(dag: Any, param: str, value: Any) -> bool:
+def _accepts(restored: Any, param: str, value: Any) -> bool:
     """Whether a trigger with this one value passes, through the serialized DAG, as the API server checks it."""
     from airflow.exceptions import ParamValidationError
-    from airflow.serialization.serialized_objects import DagSerialization
 
-    params = DagSerialization.from_dict(DagSerialization.to_dict(dag)).params.deep_merge({param: value})
+    params = restored.params.deep_merge({param: value})  # a copy
     try:
         params.validate()
     except (ParamValidationError, ValueError):
@@ -164,5 +188,5 @@ def _accepts(dag: Any, param: str, value: Any) -> bool:
 
 
 if __name__ == "__main__":
-    _found = facts(json.loads(Path(sys.argv[1]).read_text()))
+    _found = facts(*json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
     Path(sys.argv[2]).write_text(json.dumps(_found))

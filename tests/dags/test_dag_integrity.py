@@ -111,11 +111,17 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("controls", "action", "flatten"),
     ("controls", "reason", "earnings season"),
 ]
+OTHER_SETTINGS = {
+    "TRADING_CLOSE_DELAY_MINUTES": "90",
+    "TRADING_OPEN_LEAD_MINUTES": "5",
+    "TRADING_STRATEGY": "equal-weight",
+}
+MISSPELT = {"TRADING_STRATEGY": "top1O"}
 
 
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return parse_dags(tmp_path_factory.mktemp("airflow"), [*REFUSED, *ACCEPTED])
+    return parse_dags(tmp_path_factory.mktemp("airflow"), [*REFUSED, *ACCEPTED], [OTHER_SETTINGS, MISSPELT])
 
 
 @pytest.fixture(scope="module")
@@ -333,15 +339,14 @@ def test_no_dag_file_makes_a_new_version_at_every_parse(parsed: dict[str, Any]) 
     assert {name: found for name, found in parsed["unstable"].items() if found} == {}
 
 
-def test_settings_reach_the_schedules(tmp_path: Path) -> None:
-    more = {"TRADING_CLOSE_DELAY_MINUTES": "90", "TRADING_OPEN_LEAD_MINUTES": "5", "TRADING_STRATEGY": "equal-weight"}
-    found = parse_dags(tmp_path, **more)["dags"]
+def test_settings_reach_the_schedules(parsed: dict[str, Any]) -> None:
+    found = parsed["variants"][0]["dags"]
     assert found["feature_backfill"]["timetable"]["offset_minutes"] == 90
     assert found["daily_trade"]["timetable"]["offset_minutes"] == -5
     assert found["daily_trade"]["params"]["strategy"]["default"] == "equal-weight"
 
 
-def test_a_misspelt_strategy_never_trades_as_another_one(tmp_path: Path) -> None:
-    found = parse_dags(tmp_path, TRADING_STRATEGY="top1O")
+def test_a_misspelt_strategy_never_trades_as_another_one(parsed: dict[str, Any]) -> None:
+    found = parsed["variants"][1]
     assert "daily_trade" not in found["dags"]
     assert any("top1O" in error for error in found["import_errors"].values())

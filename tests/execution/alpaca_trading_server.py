@@ -100,6 +100,7 @@ FAULTS: dict[str, Fault] = {
     "401": Fault(False, _always(refusal(401, 40110000, "request is not authorized"))),
     "403": Fault(False, _always(as_json({"message": "forbidden."}, 403))),
     "404 page": Fault(False, _always(Reply(404, b"404 page not found", PLAIN))),
+    "404 endpoint": Fault(False, _always(refusal(404, 40410000, "endpoint not found."))),
     "404": Fault(False, _always(refusal(404, 40410000, "not found"))),
     "422": Fault(False, _always(refusal(422, 42210000, "stop price must be less than the current price"))),
     "422 duplicate": Fault(False, _always(refusal(422, 40010001, "client_order_id must be unique"))),
@@ -123,6 +124,7 @@ class AlpacaTradingServer:
     def __init__(self, now: datetime | None, cash: str = "100000", port: int = 0, hang_s: float = 5.0) -> None:
         self._now, self.hang_s = now, hang_s
         self.cash, self.shorting, self.duplicates_last = Decimal(cash), False, False
+        self.largest_page = 500  # of orders; a smaller one is obeyed without a word
         self.prices: dict[str, Decimal] = {}  # last ones; without one nothing is checked against the cash
         self.positions: dict[str, list[Decimal]] = {}  # quantity (below 0 for shorts) and average price
         self.orders: dict[str, Row] = {}
@@ -386,7 +388,7 @@ class AlpacaTradingServer:
         if "until" in query:
             rows = [row for row in rows if _instant(row["submitted_at"]) < _instant(query["until"])]
         rows.sort(key=lambda row: _instant(row["submitted_at"]), reverse=query.get("direction", "desc") == "desc")
-        return as_json(rows[:limit])
+        return as_json(rows[: min(limit, self.largest_page)])
 
     def _by_client_id(self, query: dict[str, str]) -> Reply:
         found = self.of(query["client_order_id"])

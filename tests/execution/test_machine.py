@@ -100,6 +100,7 @@ CORRECTIONS = [
     (p(CANCELED, 9, 5.0, TAKEN_BACK), p(FILLED, 9, 5.0), None),  # told again
     (p(CANCELED, 9, 5.0, TAKEN_BACK), p(FILLED, 10, 5.0), p(FILLED, 10, 5.0)),  # and given again
     (p(EXPIRED), p(ACCEPTED), None),  # nothing was filled: nothing can have been corrected
+    (p(EXPIRED, reason="too late"), p(CANCELED, reason="by us"), None),
 ]
 
 
@@ -142,7 +143,7 @@ def lives(draw: st.DrawFn) -> list[Progress]:
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_in_any_order_and_told_twice_the_last_word_is_known_in_the_end(data: st.DataObject) -> None:
     life = data.draw(lives())
     again = data.draw(st.lists(st.sampled_from(life), max_size=6))
@@ -163,7 +164,7 @@ def test_in_any_order_and_told_twice_the_last_word_is_known_in_the_end(data: st.
         max_size=12,
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_whatever_is_told_fills_never_shrink_and_the_dead_stay_dead(reports: list[Progress]) -> None:
     path = follow(reports)
     filled = [known.filled for known in path]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from threading import Barrier
 
@@ -11,11 +13,16 @@ import pytest
 from ledger_samples import ACCOUNT, FRI, MON, NOW, THU, TUE, WED, make_order
 
 from trading_core.costs import FREE, CostModel
-from trading_core.errors import LedgerUnreachableError, SessionOrderError
+from trading_core.errors import DuplicateOrderError, LedgerUnreachableError, OrderRefusedError, SessionOrderError
+from trading_core.execution import paper
+from trading_core.execution.broker import OrderWindow
 from trading_core.execution.codec import LedgerRecordError
 from trading_core.execution.paper import PaperBroker
 from trading_core.execution.store import DocumentStore, open_store
-from trading_core.schema import ActionKind, CorporateAction, Order, OrderStatus, Position, Side
+from trading_core.portfolio.auction import Liquidity
+from trading_core.portfolio.overnight import Night
+from trading_core.schema import ActionKind, CorporateAction, Order, OrderKind, OrderStatus, Position, Side
+from trading_core.sessions import Sessions
 
 BUY, SELL = Side.BUY, Side.SELL
 COSTS = CostModel(commission_bps=10.0, half_spread_bps=5.0, slippage_bps=5.0)
@@ -210,12 +217,138 @@ def test_sessions_settle_in_order(documents: DocumentStore) -> None:
         broker.settle_open(WED, {}, (), NOW)
 
 
-def test_an_order_for_a_settled_session_comes_too_late(documents: DocumentStore) -> None:
+def test_an_order_for_a_settled_session_is_refused_and_leaves_no_trace(documents: DocumentStore) -> None:
     broker = holding_ten_aaa(documents)
-    late = broker.submit(make_order("BBB", BUY, 1.0, TUE))
-    assert (late.status, late.reason) == (OrderStatus.EXPIRED, "its session was already settled when it came")
-    assert [state.order.symbol for state in broker.orders(TUE) if state.status is OrderStatus.FILLED] == ["AAA"]
-    assert broker.account().quantity("BBB") == 0.0
+    late = make_order("BBB", BUY, 1.0, TUE)
+    with pytest.raises(OrderRefusedError, match=r"'paper' refuses the order .*: its session was already settled"):
+        broker.submit(late)
+    assert broker.order(late.client_order_id) is None
+    assert [state.order.symbol for state in broker.orders(TUE)] == ["AAA"]
+    with pytest.raises(DuplicateOrderError):  # a replay that sends again what it sent before is told so, as ever
+        broker.submit(make_order("AAA", BUY, 10.0))
+
+
+def test_an_order_that_arrives_while_its_session_is_settled_expires(documents: DocumentStore) -> None:
+    broker = new_broker(documents)
+    order = make_order("AAA", BUY, 10.0)
+
+    class Overtaken:
+        """The store of a process that is overtaken by a settlement right before it writes its order."""
+
+        url = documents.url
+        get, query, put_new = documents.get, documents.query, documents.put_new
+
+        def transact_new(self, items: object) -> bool:
+            new_broker(documents).settle_open(TUE, {"AAA": 50.0}, (), NOW)
+            return documents.transact_new(items)
+
+    state = new_broker(Overtaken()).submit(order)
+    assert (state.status, state.reason) == (OrderStatus.EXPIRED, "its session was already settled when it came")
+    assert (broker.open_orders(), broker.fills(TUE), broker.account().positions) == ([], [], ())
+
+
+def test_open_orders_of_every_session_to_come_are_found_behind_many_old_ones(
+    documents: DocumentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paper, "PAGE", 2)  # so that five orders take three pages
+    broker = new_broker(documents)
+    for symbol in ("AAA", "BBB", "CCC"):
+        broker.submit(make_order(symbol, BUY, 1.0, TUE))
+    broker.settle_open(TUE, dict.fromkeys(("AAA", "BBB", "CCC"), 10.0), (), NOW)
+    assert broker.open_orders() == []
+    to_come = [make_order("AAA", SELL, 1.0, WED), make_order("DDD", BUY, 1.0, THU), make_order("EEE", BUY, 1.0, THU)]
+    for order in to_come:
+        broker.submit(order)
+    broker.cancel(to_come[2].client_order_id)
+    found = [state.order.client_order_id for state in broker.open_orders()]
+    assert found == sorted(order.client_order_id for order in to_come[:2])
+
+
+# --- kinds of orders --------------------------------------------------------------------------------------------------
+
+
+def at_limit(symbol: str, side: Side, limit: float, session: date = TUE, quantity: float = 10.0) -> Order:
+    return replace(make_order(symbol, side, quantity, session), kind=OrderKind.LIMIT, limit_price=limit)
+
+
+def test_a_limit_binds_the_price_paid_with_its_costs(documents: DocumentStore) -> None:
+    """10 bps of half spread and slippage: a buy at an open of 100 pays 100.1, a sale brings 99.9. The commission of 10 bps
+    comes on top and is no part of the price."""
+    broker = new_broker(documents, 10_000.0, COSTS)
+    broker.submit(make_order("SOLD", BUY, 20.0, MON))
+    broker.settle_open(MON, {"SOLD": 100.0}, (), NOW)
+    orders = [at_limit("HIGH", BUY, 100.11), at_limit("LOW", BUY, 100.09), at_limit("SOLD", SELL, 99.91)]
+    for order in orders:
+        broker.submit(order)
+    broker.settle_open(TUE, dict.fromkeys(("HIGH", "LOW", "SOLD"), 100.0), (), NOW)
+    (fill,) = broker.fills(TUE)
+    assert (fill.symbol, fill.price) == ("HIGH", pytest.approx(100.1, abs=1e-12))
+    states = {state.order.symbol: state for state in broker.orders(TUE)}
+    assert {symbol: state.status for symbol, state in states.items()} == {
+        "HIGH": OrderStatus.FILLED, "LOW": OrderStatus.EXPIRED, "SOLD": OrderStatus.EXPIRED,
+    }  # fmt: skip
+    assert states["LOW"].reason == "the open was above its limit: 100.1 with its costs, the limit 100.09"
+    assert states["SOLD"].reason == "the open was below its limit: 99.9 with its costs, the limit 99.91"
+    assert states["LOW"].filled_quantity == 0.0
+    broker.submit(at_limit("SOLD", SELL, 99.89, WED))
+    assert [f.price for f in broker.settle_open(WED, {"SOLD": 100.0}, (), NOW)] == [pytest.approx(99.9, abs=1e-12)]
+
+
+def test_the_impact_counts_for_a_limit_and_the_volume_cap_for_its_size(documents: DocumentStore) -> None:
+    # A tenth of 1,000 shares can be had: their impact is 2 % * sqrt(100 / 10000) = 0.2 %; that of all 400 is 0.4 %.
+    costs = CostModel(0, 0, 0, impact_coefficient=1.0, max_participation=0.1)
+    known = {"AAA": Liquidity(sigma=0.02, adv=10_000.0, volume=1_000.0)}
+    for number, (limit, filled) in enumerate([(100.19, 0.0), (100.21, 100.0)]):
+        broker = PaperBroker(documents, f"cap-{number}", 1e6, costs)
+        broker.submit(at_limit("AAA", BUY, limit, quantity=400.0))
+        broker.settle_open(TUE, {"AAA": 100.0}, (), NOW, Night(liquidity=known))
+        (state,) = broker.orders(TUE)
+        assert (state.status, state.filled_quantity) == (OrderStatus.EXPIRED, filled)
+
+
+def test_cash_that_a_limit_keeps_out_is_there_for_the_other_buys(documents: DocumentStore) -> None:
+    broker = new_broker(documents, 1_000.0)
+    broker.submit(at_limit("AAA", BUY, 49.0, quantity=20.0))
+    broker.submit(make_order("BBB", BUY, 20.0))
+    broker.settle_open(TUE, {"AAA": 50.0, "BBB": 50.0}, (), NOW)
+    assert broker.account().positions == (Position("BBB", 20.0, 50.0),)
+
+
+def test_a_split_overnight_restates_a_limit(documents: DocumentStore) -> None:
+    broker = holding_ten_aaa(documents)
+    broker.submit(at_limit("AAA", SELL, 58.0, WED, quantity=5.0))  # 29 a share after the split
+    split = CorporateAction("AAA", WED, ActionKind.SPLIT, 2.0)
+    (fill,) = broker.settle_open(WED, {"AAA": 29.5}, (split,), NOW)
+    assert (fill.quantity, fill.price) == (10.0, 29.5)
+    (state,) = broker.orders(WED)
+    assert state.order.limit_price == 29.0
+
+
+def test_a_limit_order_whose_symbol_did_not_trade_expires_as_any_other(documents: DocumentStore) -> None:
+    broker = new_broker(documents)
+    broker.submit(at_limit("AAA", BUY, 50.0))
+    broker.settle_open(TUE, {}, (), NOW)
+    assert [state.reason for state in broker.orders(TUE)] == ["no trade at the open"]
+
+
+@pytest.mark.parametrize("limit", [None, 0.0, float("nan")])
+def test_a_limit_order_without_a_limit_is_refused(documents: DocumentStore, limit: float | None) -> None:
+    order = replace(make_order("AAA", BUY, 1.0), kind=OrderKind.LIMIT, limit_price=limit)
+    with pytest.raises(LedgerRecordError, match=rf"order of AAA: its limit price is {limit}; it must be above 0"):
+        new_broker(documents).submit(order)
+
+
+def test_its_window_reaches_from_the_close_before_to_the_deadline(documents: DocumentStore) -> None:
+    class Lenient(Sessions):
+        """As a market that never closes: what trades at the open may be sent for a while after it."""
+
+        def deadline(self, session: date) -> datetime:
+            return self.open(session) + timedelta(hours=2)
+
+    closed, opened = datetime(2024, 1, 8, 21, 0, tzinfo=UTC), datetime(2024, 1, 9, 14, 30, tzinfo=UTC)
+    broker = new_broker(documents)
+    assert broker.window(OrderKind.OPENING, TUE, Sessions("XNYS")) == OrderWindow(closed, opened)
+    assert broker.window(OrderKind.LIMIT, TUE, Lenient("XNYS")) == OrderWindow(closed, opened + timedelta(hours=2))
 
 
 def test_an_account_keeps_the_capital_it_was_opened_with(documents: DocumentStore) -> None:

@@ -38,7 +38,7 @@ CENT, MILLIONTH = Decimal("0.01"), Decimal("0.000001")
 ZERO = Decimal(0)
 OPENING_LEAD = timedelta(minutes=2)  # an order for the opening auction comes before this
 CLOSING_LEAD = timedelta(minutes=15)
-KEPT_VIEWS = 12
+KEPT_VIEWS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +160,7 @@ class Exchange:
         self.past: deque[tuple[datetime, View]] = deque(maxlen=KEPT_VIEWS)
         self.submissions: list[Submission] = []
         self.actions: dict[date, tuple[CorporateAction, ...]] = {}
+        self.nights: list[date] = []  # sessions whose corporate actions are in the books
         self._events: list[_Event] = []
         self._count = 0
         self._opens: dict[tuple[date, str], Decimal] = {}
@@ -233,6 +234,7 @@ class Exchange:
         return made
 
     def _night(self, session: date) -> None:
+        self.nights.append(session)
         for action in self.actions[session]:
             value, symbol = Decimal(str(action.value)), action.symbol
             quantity = self.view.positions.get(symbol, ZERO)
@@ -323,7 +325,9 @@ class Exchange:
         held = Held(broker_id, order, quantity, OrderStatus.ACCEPTED)
         self._set(orders={**self.view.orders, broker_id: held})
         if self._dice(held, "rejected").random() < self.habits.rejected:
-            self._at(self.now + timedelta(seconds=30), lambda: self._end(broker_id, OrderStatus.REJECTED, "not shortable"))
+            self._at(
+                self.now + timedelta(seconds=30), lambda: self._end(broker_id, OrderStatus.REJECTED, "not shortable")
+            )
         elif self.now >= self.sessions.open(order.session):
             self._trade(held)
         return held
@@ -420,7 +424,9 @@ class Exchange:
                 self._end(broker_id, OrderStatus.EXPIRED, "no cash or no shares for it")
             return
         session = order.session
-        made = Execution(f"{broker_id}-{name}", broker_id, order, quantity, price, commission, session, self.now, self.now)
+        made = Execution(
+            f"{broker_id}-{name}", broker_id, order, quantity, price, commission, session, self.now, self.now
+        )
         self._apply(held, None, made)
         if self._dice(held, name, "correct").random() < self.habits.corrected:
             self._at(self.now + timedelta(minutes=20), lambda: self._correct(made.fill_id))

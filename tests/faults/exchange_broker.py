@@ -23,6 +23,7 @@ from trading_core.schema import AccountState, CashFlow, Fill, Order, OrderKind, 
 from trading_core.sessions import Sessions
 
 T = TypeVar("T")
+STALE_S = 900  # how old an answer about fills, positions or cash may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class ExchangeBroker:
             return
 
     def account(self) -> AccountState:
-        view = self._view("the account")
+        view = self._view("the account", STALE_S)
         positions = tuple(Position(s, float(q), 1.0) for s, q in sorted(view.positions.items()) if q)
         return AccountState(self._account, float(view.cash), positions)
 
@@ -150,11 +151,11 @@ class ExchangeBroker:
         return self.faults.shuffled(chosen)
 
     def fills(self, session: date) -> list[Fill]:
-        made = self._view("the fills").fills.values()
+        made = self._view("the fills", STALE_S).fills.values()
         return self.faults.shuffled([e.reported() for e in made if e.session == session and e.quantity])
 
     def cash_flows(self, session: date) -> list[CashFlow]:
-        return self.faults.shuffled([flow for flow in self._view("the cash").flows if flow.session == session])
+        return self.faults.shuffled([flow for flow in self._view("the cash", STALE_S).flows if flow.session == session])
 
     def cancel(self, client_order_id: str) -> OrderState:
         what = self.faults.meets("lost_answer", "busy", "unreachable")
@@ -165,14 +166,14 @@ class ExchangeBroker:
             raise BrokerUnreachableError(NAME, f"the cancellation of {client_order_id}", "the answer was lost")
         return held.reported()
 
-    def _view(self, question: str) -> View:
+    def _view(self, question: str, oldest_s: int = 0) -> View:
+        """What the answer is taken from. Orders are seen after the time that the broker's traits state, the rest later."""
         what = self.faults.meets("busy", "unreachable", "stale")
         if what == "busy":
             raise BrokerBusyError(NAME, question, "too many requests")
         if what == "unreachable":
             raise BrokerUnreachableError(NAME, question, "no connection")
         if what == "stale":
-            since = self.exchange.now - self.faults.seconds(int(self.traits.visible_after_s) or 60)
+            since = self.exchange.now - self.faults.seconds(oldest_s or int(self.traits.visible_after_s) or 60)
             return self.exchange.view_at(since)
         return self.exchange.view
-

@@ -8,9 +8,9 @@ from pathlib import Path
 from calls import AFTER, BEFORE, Calls, die, has_effect
 from invariants import comparable
 from processes import Scenario, Template, in_child, spread
+from worker import ACCOUNT
 
 from trading_core.execution.store_sqlite import SqliteStore
-from worker import ACCOUNT
 
 Kill = tuple[int, str]  # which call, and BEFORE or AFTER
 
@@ -67,7 +67,7 @@ def single(template: Template, plain: Undisturbed, folder: Path, kills: list[Kil
 
 
 def pairs(template: Template, plain: Undisturbed, folder: Path, firsts: list[Kill], lanes: int) -> Killed:
-    """The first run killed at each of `firsts`, and then the second at every call that can leave something behind."""
+    """The first run killed at each of `firsts`, and then the second in every state that it can leave behind."""
 
     def all_of(first: Kill) -> Killed:
         return in_child(lambda: _all_seconds(template, plain, folder, first))
@@ -90,7 +90,7 @@ def _all_seconds(template: Template, plain: Undisturbed, folder: Path, first: Ki
         return again.reports[-1].calls
 
     total = Killed()
-    for second in points(in_child(names), effects_only=True):
+    for second in states(in_child(names)):
 
         def one(second: Kill = second) -> Killed:
             return _kill_then_finish(after_first.scenario(folder), template, plain, [second], (first,))
@@ -117,6 +117,12 @@ def points(names: tuple[str, ...], effects_only: bool = False) -> list[Kill]:
     """Before and after each call; `effects_only`: of those that can leave something behind."""
     numbers = [n for n, name in enumerate(names, 1) if has_effect(name) or not effects_only]
     return [(number, when) for number in numbers for when in (BEFORE, AFTER)]
+
+
+def states(names: tuple[str, ...]) -> list[Kill]:
+    """One kill for each state that can be left behind: before the first call with an effect, and after each one."""
+    numbers = [number for number, name in enumerate(names, 1) if has_effect(name)]
+    return [(numbers[0], BEFORE), *((number, AFTER) for number in numbers)]
 
 
 def clean(path: Path) -> None:

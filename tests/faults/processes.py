@@ -6,6 +6,7 @@ which ask it over a pipe. `template` prepares, once, what every scenario starts 
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import shutil
@@ -27,18 +28,21 @@ from exchange import CALM, Exchange, Habits
 from exchange_broker import NONE, ExchangeBroker
 from invariants import Witness, comparable, violations
 from worker import ACCOUNT, Known, Worker
-from world import NYSE, SYMBOLS, Dangers, World
+from world import NYSE, SYMBOLS, Dangers, World, known_of
 
 from trading_core.errors import LeaseHeldError, LeaseLostError, OrderWindowClosedError, TradingError
 from trading_core.execution.broker import OrderWindow
 from trading_core.execution.lease import this_process
 from trading_core.execution.ledger import Ledger
+from trading_core.execution.store import DocumentStore
 from trading_core.execution.store_sqlite import SqliteStore
 from trading_core.schema import OrderKind, OrderStatus, Side
 from trading_core.sessions import Sessions
 
 FIRST = date(2024, 3, 5)
+SEED = 7
 RETRIES = 40
+Step = Callable[[Known, datetime], object]
 HABITS = Habits(pieces=1.0, commission=1.0)
 
 
@@ -188,11 +192,6 @@ class Scenario:
         return not self.flavour.unique_ids and any(order.status is OrderStatus.UNKNOWN for order in orders)
 
 
-def known_of(exchange: Exchange, day: date) -> Known:
-    applied = exchange.now >= NYSE.open(day) - timedelta(hours=4)
-    return Known(exchange.closes_before(day), exchange.actions, float(exchange.initial_cash), applied)
-
-
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a worker says in the end: the calls it made, and the error that ended it, if one did."""
@@ -203,41 +202,44 @@ class Report:
 
 def _told(pipe: Connection, exchange: Exchange, path: Path, day: date, calls: Calls) -> Report:
     try:
-        take_all_steps(RemoteBroker(pipe, exchange), path, day, calls)
+        take_all_steps(RemoteBroker(pipe, exchange), SqliteStore(str(path)), day, calls)
     except TradingError as error:
         return Report(tuple(calls.names), type(error).__name__)
     return Report(tuple(calls.names))
 
 
-def take_all_steps(remote: RemoteBroker, path: Path, day: date, calls: Calls) -> None:
-    """What a worker does: every step of `day`, each until it succeeds."""
-    store = watched_store(SqliteStore(str(path)), calls)
+def take_all_steps(remote: Any, ledger_store: DocumentStore, day: date, calls: Calls, seed: int = SEED) -> None:
+    """What a worker does: every step of `day`, each until it succeeds. `remote`: a broker that also answers `ask`."""
+    store = watched_store(ledger_store, calls)
     broker = Watched(remote, calls, "broker", BROKER_CALLS)
-    worker = Worker(store, broker, NYSE, this_process("worker"), 7)
+    worker = Worker(store, broker, NYSE, this_process("worker"), seed)
     opening, close = NYSE.open(day), NYSE.close(day)
     before = opening - timedelta(minutes=60)
-    buys = before if remote.traits.one_auction else opening + timedelta(minutes=6)
-    steps: list[tuple[datetime, Callable[[Known, datetime], object]]] = [
+    first: list[tuple[datetime, Step]] = [
         (before, lambda known, now: worker.open(day, known, now)),
         (before, lambda known, now: worker.decide(day, known, now)),
         (before, lambda known, now: worker.send(day, Side.SELL, known, now)),
-        (opening + timedelta(minutes=5), lambda known, now: worker.wait(day, now)),
-        (buys, lambda known, now: worker.send(day, Side.BUY, known, now)),
+    ]
+    wait_for_sells = (opening + timedelta(minutes=5), lambda known, now: worker.wait(day, now))
+    buys = lambda known, now: worker.send(day, Side.BUY, known, now)  # noqa: E731
+    if remote.traits.one_auction:
+        middle: list[tuple[datetime, Step]] = [(before, buys), wait_for_sells]
+    else:
+        middle = [wait_for_sells, (opening + timedelta(minutes=6), buys)]
+    last: list[tuple[datetime, Step]] = [
         (opening + timedelta(minutes=30), lambda known, now: worker.wait(day, now)),
         (close + timedelta(minutes=5), lambda known, now: worker.settle(day, known, now)),
     ]
-    if remote.traits.one_auction:
-        steps[3], steps[4] = steps[4], steps[3]
-    for start, step in steps:
-        _until_done(remote, start, lambda now, step=step: step(remote.ask("known", day), now))  # type: ignore[misc]
+    for start, step in [*first, *middle, *last]:
+        _until_done(remote, start, step, day)
 
 
-def _until_done(remote: RemoteBroker, start: datetime, step: Callable[[datetime], object]) -> None:
+def _until_done(remote: Any, start: datetime, step: Step, day: date) -> None:
     remote.ask("advance", start)
     for _ in range(RETRIES):
         now = remote.ask("now")
         try:
-            step(now)
+            step(remote.ask("known", day), now)
             return
         except OrderWindowClosedError:
             return
@@ -278,14 +280,16 @@ def fast_folder() -> tempfile.TemporaryDirectory[str]:
 
 def warm_up() -> None:
     """Loads and compiles in this process what its forks are going to use."""
-    World(7, 2, Dangers(CALM, NONE, storage=0.0, kills=0.0, halts=0.0)).run()
+    World(SEED, 2, Dangers(CALM, NONE, storage=0.0, kills=0.0, halts=0.0)).run()
+    gc.collect()
+    gc.freeze()  # or every fork's collector would touch, and so copy, all of it
 
 
 def template(flavour: Flavour, folder: Path, habits: Habits = HABITS) -> Template:
     warm_up()
     start = NYSE.close(NYSE.previous(FIRST)) + timedelta(minutes=1)
     exchange = Exchange(
-        NYSE, SYMBOLS, FIRST, start, 7, habits=habits, unique_ids=flavour.unique_ids, one_auction=flavour.one_auction
+        NYSE, SYMBOLS, FIRST, start, SEED, habits=habits, unique_ids=flavour.unique_ids, one_auction=flavour.one_auction
     )
     scenario = Scenario(exchange, folder / f"template-{FLAVOURS.index(flavour)}.sqlite", flavour)
     if scenario.run(FIRST) or scenario.reports[-1].error:

@@ -30,7 +30,7 @@ from trading_core.execution.records import (
 )
 from trading_core.execution.session import PollResult, SendResult, SessionPolicy, TradingSession
 from trading_core.execution.store import DocumentStore
-from trading_core.schema import ActionKind, CorporateAction, OrderKind, Side
+from trading_core.schema import ActionKind, CorporateAction, Fill, OrderKind, Position, Side
 from trading_core.sessions import Sessions
 
 ACCOUNT, STRATEGY, MARKET = "exchange-faults-top2", "top2", "faults"
@@ -44,7 +44,8 @@ class Known:
     closes: dict[str, float]
     actions: dict[date, tuple[CorporateAction, ...]]
     opening_cash: float
-    split_applied: bool  # whether T's splits are in the broker's books already
+    nights: tuple[date, ...]  # sessions whose actions are in the broker's books
+    split_applied: bool  # whether T's are
 
 
 def decide(day: date, held: dict[str, float], cash: float, known: Known, seed: int) -> tuple[DecidedOrder, ...]:
@@ -110,9 +111,13 @@ class Worker:
             session.refuse_when_halted()
             state = self.broker.account()
             held = {p.symbol: p.quantity for p in state.positions}
-            on_day_before = {s: q / self._ratio(s, day, known) for s, q in held.items()} if known.split_applied else held
+            on_day_before = (
+                {s: q / self._ratio(s, day, known) for s, q in held.items()} if known.split_applied else held
+            )
             orders = decide(day, on_day_before, state.cash, known, self.seed)
-            return session.ledger.freeze_decision(_decision(day, self.sessions.previous(day), orders, held, state.cash, now))
+            return session.ledger.freeze_decision(
+                _decision(day, self.sessions.previous(day), orders, held, state.cash, now)
+            )
 
     def send(self, day: date, side: Side, known: Known, now: datetime) -> SendResult | None:
         with self._leased(day, now) as session:
@@ -164,35 +169,38 @@ class Worker:
         fills = ledger.fills(ACCOUNT, day)
         commission = sum(fill.commission for fill in fills)
         count = len(ledger.orders(ACCOUNT, day))
-        summary = SessionSummary(there.cash, None, there.positions, count, len(fills), commission, now)
+        positions = tuple(Position(s, q, 1.0) for s, q in sorted(there.positions.items()) if q)
+        summary = SessionSummary(there.cash, None, positions, count, len(fills), commission, now)
         ledger.settle_session(ACCOUNT, day, summary)
 
-    def _reconcile(self, session: TradingSession, known: Known, now: datetime, before: bool = False):  # type: ignore[no-untyped-def]
-        """The broker's account, when the ledger's arithmetic explains it. `before`: T has not been opened yet.
+    def _reconcile(self, session: TradingSession, known: Known, now: datetime, before: bool = False) -> Holdings:
+        """What the account holds by the ledger's arithmetic, once the broker's word agrees. `before`: T is not open yet.
 
+        The night after T may have passed already: the broker then has the next session's splits and dividends, too.
         Errors: AccountMismatchError, with an alert in the ledger.
         """
         ledger, day = session.ledger, session.session
-        last = [r.session for r in ledger.sessions(ACCOUNT) if r.session < day]
-        start, since = Holdings({}, known.opening_cash), None
-        if last:
+        start, since = Holdings({}, known.opening_cash), date.min
+        if last := [r.session for r in ledger.sessions(ACCOUNT) if r.session < day]:
             state = ledger.session_state(ACCOUNT, last[-1])
             if state is None or state.summary is None:
                 raise SessionNotSettledError(ACCOUNT, day, last[-1], 0)
             start = Holdings({p.symbol: p.quantity for p in state.summary.positions}, state.summary.cash)
             since = last[-1]
-        nights = [d for d in sorted(known.actions) if d <= day and (since is None or d > since)]
-        if before and not known.split_applied:
-            nights = [d for d in nights if d < day]
-        flows = [flow for d in nights for flow in self.broker.cash_flows(d)]
-        actions = [a for d in nights for a in known.actions[d] if a.kind is ActionKind.SPLIT]
+        end = self.sessions.previous(day) if before else day
+        nights = [night for night in known.nights if night > since]
         fills = [] if before else ledger.fills(ACCOUNT, day)
-        there = self.broker.account()
-        found = differences(expected(start, actions, fills, list({f.flow_id: f for f in flows}.values())), there)
-        if found:
+        wanted = self._after(start, [night for night in nights if night <= end], fills, known)
+        by_now = self._after(wanted, [night for night in nights if night > end], (), known)
+        if found := differences(by_now, self.broker.account()):
             session.event("mismatch", EventLevel.ALERT, "; ".join(found), now)
             raise AccountMismatchError(ACCOUNT, found)
-        return there
+        return wanted
+
+    def _after(self, start: Holdings, nights: Sequence[date], fills: Sequence[Fill], known: Known) -> Holdings:
+        flows = {flow.flow_id: flow for night in nights for flow in self.broker.cash_flows(night)}
+        splits = [a for night in nights for a in known.actions[night] if a.kind is ActionKind.SPLIT]
+        return expected(start, splits, fills, list(flows.values()))
 
     def _restated(self, order: DecidedOrder, day: date, known: Known) -> DecidedOrder:
         ratio = self._ratio(order.symbol, day, known) if known.split_applied else 1.0

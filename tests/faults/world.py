@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 
 from calls import AFTER, BEFORE, Calls, KillSwitchError, watched_broker, watched_store
@@ -16,13 +16,14 @@ from invariants import Witness, violations
 from memory_store import MemoryStore
 from worker import ACCOUNT, Known, Worker
 
-from trading_core.errors import AccountMismatchError, OrderWindowClosedError, TradingError, UnresolvedOrdersError
+from trading_core.errors import OrderWindowClosedError, TradingError
 from trading_core.execution.ledger import Ledger
 from trading_core.execution.records import SessionStatus
 from trading_core.schema import OrderKind, OrderStatus, Side
 from trading_core.sessions import Sessions
 
 SYMBOLS = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF")
+DAYS = 5  # sessions of a world
 FIRST_DAYS = (date(2019, 6, 3), date(2023, 12, 1))  # worlds begin between them: holidays, half days, both clock changes
 
 
@@ -66,6 +67,8 @@ class Dangers:
     storage: float = 0.01  # of a call to the ledger: half before, half after the write
     kills: float = 0.15  # of an attempt at a step
     halts: float = 0.02  # of a session
+    missed: float = 0.03  # of a session: its first task comes hours late
+    skew: timedelta = timedelta(0)  # clocks of workers are off by up to this, either way
     unique_ids: bool | None = None  # None: the seed chooses
     one_auction: bool | None = None
 
@@ -84,11 +87,19 @@ class Outcome:
 class World:
     """`days` sessions of one account at one exchange."""
 
-    def __init__(self, seed: int, days: int = 5, dangers: Dangers | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        days: int = DAYS,
+        dangers: Dangers | None = None,
+        first: date | None = None,
+        sessions: Sessions | None = None,
+    ) -> None:
         self.seed, self.days, self.dangers = seed, days, dangers or Dangers()
         self._dice = random.Random(f"world|{seed}")
         span = (FIRST_DAYS[1] - FIRST_DAYS[0]).days
-        self.first = NYSE.next(FIRST_DAYS[0] + timedelta(days=self._dice.randint(0, span)))
+        drawn = NYSE.next(FIRST_DAYS[0] + timedelta(days=self._dice.randint(0, span)))
+        self.first, self._sessions = first or drawn, sessions or NYSE
         one_auction, unique_ids = self._dice.random() < 0.3, self._dice.random() < 0.8
         if self.dangers.one_auction is not None:
             one_auction = self.dangers.one_auction
@@ -126,37 +137,46 @@ class World:
         opening, close = NYSE.open(day), NYSE.close(day)
         evening = NYSE.close(NYSE.previous(day)) + timedelta(minutes=45)
         begin = evening if self._dice.random() < 0.3 else opening - timedelta(minutes=60)
+        if self._dice.random() < self.dangers.missed:
+            begin = opening + timedelta(hours=self._dice.uniform(-1.0, 8.0))
         auction = self.exchange.traits.one_auction
-        after = begin if auction else opening + timedelta(minutes=6)
+        after = begin if auction else max(begin, opening + timedelta(minutes=6))
         halted = self._dice.random() < self.dangers.halts
         if halted:
             self._operate(begin + timedelta(minutes=self._dice.randint(0, 90)), halt=True)
-        self._step(begin, opening, lambda w, now: w.open(day, self._known(day), now))
-        self._step(begin, opening, lambda w, now: w.decide(day, self._known(day), now))
-        self._step(begin, close, lambda w, now: w.send(day, Side.SELL, self._known(day), now))
+        self._step(begin, close, lambda w, now: w.open(day, self.known(day), now))
+        self._step(begin, close, lambda w, now: w.decide(day, self.known(day), now))
+        self._step(begin, close, lambda w, now: w.send(day, Side.SELL, self.known(day), now))
         if not auction:
             self._step(opening + timedelta(minutes=5), close, lambda w, now: w.wait(day, now))
-        self._step(after, close, lambda w, now: w.send(day, Side.BUY, self._known(day), now))
+        self._step(after, close, lambda w, now: w.send(day, Side.BUY, self.known(day), now))
         self._step(opening + timedelta(minutes=30), close, lambda w, now: w.wait(day, now))
         if self._dice.random() < 0.5:
             leave = close - timedelta(minutes=20)
             self._step(leave, close, lambda w, now: w.wait(day, now, cancel=True))
         if halted:
             self._operate(close + timedelta(minutes=1), halt=False)
-        self._step(close + timedelta(minutes=2), close + timedelta(hours=2), lambda w, now: w.settle(day, self._known(day), now))
+        self._step(
+            close + timedelta(minutes=2), close + timedelta(hours=2), lambda w, now: w.settle(day, self.known(day), now)
+        )
         if last:
             # All is well again: the last session comes to its end, and the next one looks whether all is explained.
             self._heal()
             after, end = NYSE.next(day), close + timedelta(hours=12)
-            self._step(close + timedelta(hours=3), end, lambda w, now: w.settle(day, self._known(day), now))
-            self._step(close + timedelta(hours=12), end + timedelta(minutes=1), lambda w, now: w.check(after, self._known(after), now))
+            self._step(close + timedelta(hours=3), end, lambda w, now: w.settle(day, self.known(day), now))
+            self._step(
+                close + timedelta(hours=12),
+                end + timedelta(minutes=1),
+                lambda w, now: w.check(after, self.known(after), now),
+            )
 
     def _step(self, start: datetime, until: datetime, step: Callable[[Worker, datetime], object]) -> None:
         self.exchange.advance(start)
         pause = 60.0
         while self.exchange.now < until:
             try:
-                step(self._worker(), self.exchange.now)
+                self.witness.skew = self._dice.uniform(-1.0, 1.0) * self.dangers.skew
+                step(self._worker(), self.exchange.now + self.witness.skew)
                 return
             except KillSwitchError:
                 self.outcome.met["kill"] += 1
@@ -173,12 +193,16 @@ class World:
         if self._dice.random() < self.dangers.kills and self.faults.on:
             calls = Calls(self._dice.randint(1, 60), self._dice.choice((BEFORE, AFTER)))
             store, broker = watched_store(store, calls), watched_broker(broker, calls)
-        return Worker(store, broker, NYSE, f"worker-{self._workers}", self.seed, kind=self.kind)
+        return Worker(store, broker, self._sessions, f"worker-{self._workers}", self.seed, kind=self.kind)
 
-    def _known(self, day: date) -> Known:
-        applied = self.exchange.now >= NYSE.open(day) - timedelta(hours=4)
-        closes = self.exchange.closes_before(day)
-        return Known(closes, self.exchange.actions, float(self.exchange.initial_cash), applied)
+    def known(self, day: date) -> Known:
+        return known_of(self.exchange, day)
+
+    def calm_worker(self) -> Worker:
+        """One whose calls meet no fault."""
+        self._heal()
+        broker = ExchangeBroker(self.exchange, self.faults, self.witness, ACCOUNT)
+        return Worker(self.store, broker, self._sessions, "calm", self.seed, kind=self.kind)
 
     def _operate(self, at: datetime, halt: bool) -> None:
         """A person halts or resumes everything, at `at` or now, whichever is later."""
@@ -219,3 +243,9 @@ class World:
                 self.outcome.ends["unknown"] += 1
             else:
                 self.outcome.ends["stopped"] += 1
+
+
+def known_of(exchange: Exchange, day: date) -> Known:
+    """What the market tells about T now."""
+    nights = tuple(exchange.nights)
+    return Known(exchange.closes_before(day), exchange.actions, float(exchange.initial_cash), nights, day in nights)

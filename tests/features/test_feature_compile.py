@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 from datetime import date
 from trading_core.features import compile as ahead
@@ -24,6 +26,7 @@ def _cache_notes(*arguments: str) -> str:
     ).stdout
 
 
+@pytest.mark.thorough
 def test_a_later_process_compiles_nothing() -> None:
     _cache_notes("-m", "trading_core.features.compile")
     later = _cache_notes("-c", CODE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,17 +28,14 @@ LABELS = ForecastLabels("4", "17", "run-9")
 PANEL = planted_panel()
 TRAIN, VALIDATION = window_sets(PANEL)
 CLOSES = closes_of(PANEL)
-RESULT = fit(
-    MODELS["lstm"],
-    CONFIGS["lstm"],
-    input_spec(TRAIN),
-    TRAIN,
-    VALIDATION,
-    replace(TRAINING, epochs=1),
-    7,
-    lambda _: None,
-)
-BUNDLE = bundle_of("lstm", RESULT, TRAIN)
+
+
+@cache
+def bundle() -> Bundle:
+    """Trained when it is asked for first: not while tests are collected, which every worker does."""
+    entry, config, training = MODELS["lstm"], CONFIGS["lstm"], replace(TRAINING, epochs=1)
+    result = fit(entry, config, input_spec(TRAIN), TRAIN, VALIDATION, training, 7, lambda _: None)
+    return bundle_of("lstm", result, TRAIN)
 
 
 class Fixed(nn.Module):
@@ -60,12 +58,12 @@ class FixedClasses(Fixed):
 
 
 def fixed(**changes: Any) -> Bundle:
-    card = replace(BUNDLE.card, calibration=(Platt().to_json(), Platt(1.0, 0.5).to_json()), **changes)
+    card = replace(bundle().card, calibration=(Platt().to_json(), Platt(1.0, 0.5).to_json()), **changes)
     return Bundle(Fixed(), card, "memory", "")
 
 
 def test_rows_have_the_tables_columns_order_and_constants() -> None:
-    frame = predict(BUNDLE, PANEL, np.array([151, 150]), CLOSES, LABELS, threads=1)
+    frame = predict(bundle(), PANEL, np.array([151, 150]), CLOSES, LABELS, threads=1)
     assert dict(frame.schema) == {name: dtype for name, dtype in FORECASTS.columns.items() if name != "month"}
     assert frame.height == 2 * 16 * 2
     assert frame.equals(frame.sort("session", "symbol", "horizon"))
@@ -94,7 +92,7 @@ def test_quantiles_are_in_units_of_the_label_and_p_up_is_calibrated() -> None:
 def test_probabilities_of_classes_are_calibrated_by_horizon() -> None:
     calibration = (ClassCalibration(), ClassCalibration(2.0, (0.0, 0.0, np.log(3.0))))
     made = fixed(
-        spec=replace(BUNDLE.card.spec, targets=(Target.QUANTILES, Target.CLASSES)),
+        spec=replace(bundle().card.spec, targets=(Target.QUANTILES, Target.CLASSES)),
         class_calibration={"classes": tuple(fitted.to_json() for fitted in calibration)},
     )
     frame = predict(replace(made, module=FixedClasses()), PANEL, np.array([150]), CLOSES, LABELS, threads=1)
@@ -115,9 +113,9 @@ def test_a_target_without_its_own_volatility_is_in_units_of_two_percent_a_sessio
 
 def test_one_day_a_year_or_small_batches_give_the_same_rows() -> None:
     columns = np.arange(140, 160)
-    whole = predict(BUNDLE, PANEL, columns, CLOSES, LABELS, threads=1)
-    daily = pl.concat(predict(BUNDLE, PANEL, np.array([c]), CLOSES, LABELS, threads=1) for c in columns)
-    small = predict(BUNDLE, PANEL, columns, CLOSES, LABELS, batch_size=7, threads=1)
+    whole = predict(bundle(), PANEL, columns, CLOSES, LABELS, threads=1)
+    daily = pl.concat(predict(bundle(), PANEL, np.array([c]), CLOSES, LABELS, threads=1) for c in columns)
+    small = predict(bundle(), PANEL, columns, CLOSES, LABELS, batch_size=7, threads=1)
     numbers = [name for name, dtype in whole.schema.items() if dtype == pl.Float64]
     for other in (daily, small):
         assert whole.drop(numbers).equals(other.drop(numbers))
@@ -129,12 +127,12 @@ def test_symbols_without_a_window_have_no_row() -> None:
     closes[2, 150], values[2, 150] = np.nan, np.nan  # no bar on the decision's session
     closes[5, 147:149], values[5, 147:149] = np.nan, np.nan  # 3 of 5 sessions are fewer than 80 %
     panel = replace(PANEL, closes=closes, values=values)
-    frame = predict(BUNDLE, panel, np.array([150]), CLOSES, LABELS, threads=1)
+    frame = predict(bundle(), panel, np.array([150]), CLOSES, LABELS, threads=1)
     assert set(PANEL.symbols) - set(frame["symbol"].to_list()) == {"S02", "S05"}
 
 
 def test_nothing_asked_for_gives_no_rows() -> None:
-    frame = predict(BUNDLE, PANEL, np.array([], dtype=np.int64), CLOSES, LABELS)
+    frame = predict(bundle(), PANEL, np.array([], dtype=np.int64), CLOSES, LABELS)
     assert frame.height == 0
     assert dict(frame.schema) == {name: dtype for name, dtype in FORECASTS.columns.items() if name != "month"}
 
@@ -142,23 +140,23 @@ def test_nothing_asked_for_gives_no_rows() -> None:
 def test_sessions_up_to_the_cut_off_are_refused() -> None:
     cutoff = PANEL.sessions[139].astype(object)
     with pytest.raises(LookAheadError, match=f"Model version 4 has used labels known at {cutoff}"):
-        predict(BUNDLE, PANEL, np.array([139, 150]), CLOSES, LABELS)
-    assert predict(BUNDLE, PANEL, np.array([140]), CLOSES, LABELS).height == 32
+        predict(bundle(), PANEL, np.array([139, 150]), CLOSES, LABELS)
+    assert predict(bundle(), PANEL, np.array([140]), CLOSES, LABELS).height == 32
 
 
 def test_wrong_inputs_are_named() -> None:
     day = PANEL.sessions[150].astype(object)
     without = {session: close for session, close in CLOSES.items() if session != day}
     with pytest.raises(NoDataError, match=f"The close of session {day} is not known"):
-        predict(BUNDLE, PANEL, np.array([150]), without, LABELS)
+        predict(bundle(), PANEL, np.array([150]), without, LABELS)
     with pytest.raises(InvalidConfigError, match=r"columns 150 \.\. 900 of a panel of 160"):
-        predict(BUNDLE, PANEL, np.array([150, 900]), CLOSES, LABELS)
+        predict(bundle(), PANEL, np.array([150, 900]), CLOSES, LABELS)
     with pytest.raises(InvalidConfigError, match="are not the scaler's"):
-        predict(BUNDLE, replace(PANEL, features=("f1", "f0", "f2")), np.array([150]), CLOSES, LABELS)
+        predict(bundle(), replace(PANEL, features=("f1", "f0", "f2")), np.array([150]), CLOSES, LABELS)
 
 
 def test_a_card_that_does_not_fit_is_refused() -> None:
-    spec = replace(BUNDLE.card.spec, quantiles=(0.1, 0.5, 0.9))
+    spec = replace(bundle().card.spec, quantiles=(0.1, 0.5, 0.9))
     with pytest.raises(BundleError, match="the forecasts table holds"):
         predict(fixed(spec=spec), PANEL, np.array([150]), CLOSES, LABELS)
     with pytest.raises(BundleError, match="its target_scale is 'log'"):

@@ -6,15 +6,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.peers.forecasting_network import Reference, converted, gradients
 from trading_core.models import tft_selection
 from trading_core.models.tft import TFTConfig, TFTModel
 from trading_core.schema import InputSpec, Target
+
+if TYPE_CHECKING:
+    from benchmarks.peers.forecasting_network import Reference
 
 SMALL = TFTConfig(hidden_size=8, attention_heads=2, hidden_continuous_size=4, dropout=0.0)
 
@@ -45,14 +48,21 @@ def model(config: TFTConfig = SMALL, spec: InputSpec = SPEC) -> TFTModel:
     return TFTModel(config, spec)
 
 
+def peer() -> Any:
+    """The module, and pytorch-forecasting and Lightning with it: not while tests are collected, which every worker does."""
+    from benchmarks.peers import forecasting_network
+
+    return forecasting_network
+
+
 def pair(config: TFTConfig, spec: InputSpec, moved: float = 0.2) -> tuple[TFTModel, Reference]:
     """Ours with the weights of theirs, which are moved away from their first values of zero and one."""
     ours = model(config, spec)
-    theirs = Reference(config, spec, ours.horizon_input)
+    theirs = peer().Reference(config, spec, ours.horizon_input)
     with torch.no_grad():
         for weight in theirs.parameters():
             weight += moved * torch.randn(weight.shape)
-    ours.load_state_dict(converted(theirs.network.state_dict()))
+    ours.load_state_dict(peer().converted(theirs.network.state_dict()))
     return ours, theirs
 
 
@@ -90,7 +100,7 @@ def test_it_is_the_network_of_pytorch_forecasting(name: str) -> None:
     output = theirs(x.double(), static)
     factor = torch.randn(output.shape, dtype=torch.float64)
     (output.sort(dim=-1).values * factor).sum().backward()
-    expected = converted(gradients(theirs.network))
+    expected = peer().converted(peer().gradients(theirs.network))
     mine = ours(x.double(), static)
     (mine * factor).sum().backward()
     torch.testing.assert_close(mine, output.sort(dim=-1).values, rtol=0, atol=1e-12)
@@ -109,7 +119,7 @@ def test_it_is_so_in_float32_too() -> None:
     factor = torch.randn(output.shape)
     (output * factor).sum().backward()
     (mine * factor).sum().backward()
-    expected = converted(gradients(theirs.network))
+    expected = peer().converted(peer().gradients(theirs.network))
     largest = max(float(gradient.abs().max()) for gradient in expected.values())
     for key, weight in ours.named_parameters():
         assert weight.grad is not None
@@ -124,7 +134,7 @@ def test_a_flat_or_sloping_skip_connection_has_finite_gradients() -> None:
         theirs.network.prescalers["x1"].weight.copy_(theirs.network.prescalers["x1"].bias.unsqueeze(1))
         theirs.network.prescalers["x2"].bias.zero_()
         theirs.network.prescalers["x3"].weight.mul_(1e-4)
-    ours.load_state_dict(converted(theirs.network.state_dict()))
+    ours.load_state_dict(peer().converted(theirs.network.state_dict()))
     x, static = windows(SPEC)
     x[:10, :, 1] = -1.0  # exactly where slope and offset cancel
     output = ours(x, static)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_market import NOW, Contents, all_contents, copy_of, prepare, tree
+from tiny_market import MARKET, NOW, Contents, all_contents, copy_of, prepare, settings_of, tree
 
 from trading_core import cli
-from trading_core.pipelines.workspace import Workspace
+from trading_core.pipelines.workspace import Workspace, open_workspace
 
 Refused = Callable[..., str]
 
@@ -20,16 +23,25 @@ Refused = Callable[..., str]
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No TRADING_* variable of the machine decides what a test sees."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("TRADING_")]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Backfilled, trained and forecast up to tiny_market.NOW. Only to be read."""
-    return prepare(tmp_path_factory.mktemp("prepared") / "var")
+    """Backfilled, trained and forecast up to tiny_market.NOW. Only to be read: the workers of a run share it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "prepared"
+    folder.mkdir(exist_ok=True)
+    var, done = folder / "var", folder / "done"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first makes it, the others wait
+        if done.is_file():
+            return open_workspace(MARKET, settings_of(var))
+        shutil.rmtree(var, ignore_errors=True)  # of one that failed
+        made = prepare(var)
+        done.touch()
+        return made
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from model_samples import CONFIGS, TRAINING, planted_panel, scaler_of, scrambled_after, window_sets
@@ -15,7 +16,7 @@ from trading_core.models.registry import MODELS
 from trading_core.pipelines.after import fit_after
 from trading_core.schema import Target
 from trading_core.training.data import input_spec
-from trading_core.training.fit import fit
+from trading_core.training.fit import FitResult, fit
 
 VALIDATED = np.arange(105, 136)
 LAST_LABEL = 135 + 1 + 3  # the open at which the longest label of validation ends
@@ -31,15 +32,18 @@ def windows(panel: Panel, columns: np.ndarray) -> WindowSet:
 
 
 TRAIN, VALIDATION = windows(PANEL, np.arange(100)), windows(PANEL, VALIDATED)
-# Its losses weigh Bear twice, so that its probabilities have something to take back.
-FITTED = fit(
-    MODELS["lstm"], CONFIGS["lstm"], input_spec(TRAIN), TRAIN, VALIDATION, TRAINING, 3, lambda _: None
-)  # fmt: skip
 COSTS = CostModel()
 
 
+@cache
+def fitted() -> FitResult:
+    """Its losses weigh Bear twice, so that its probabilities have something to take back. Not trained while tests are
+    collected, which every worker does."""
+    return fit(MODELS["lstm"], CONFIGS["lstm"], input_spec(TRAIN), TRAIN, VALIDATION, TRAINING, 3, lambda _: None)
+
+
 def test_class_probabilities_are_calibrated_on_the_rows_whose_class_is_known() -> None:
-    after = fit_after(FITTED, VALIDATION, COSTS, 252)
+    after = fit_after(fitted(), VALIDATION, COSTS, 252)
     assert list(after.classes) == [Target.CLASSES, Target.BARRIER]
     returns = (
         PANEL.opens[VALIDATION.symbol, VALIDATION.columns + 2] / PANEL.opens[VALIDATION.symbol, VALIDATION.columns + 1]
@@ -58,9 +62,9 @@ def test_class_probabilities_are_calibrated_on_the_rows_whose_class_is_known() -
 
 def test_no_price_after_the_last_label_changes_what_is_fitted() -> None:
     """Neither a test session nor one of the gap before it: only `validation` is read, and it reads no further."""
-    later, within = (fit_after(FITTED, windows(scrambled_after(PANEL, column), VALIDATED), COSTS, 252)
+    later, within = (fit_after(fitted(), windows(scrambled_after(PANEL, column), VALIDATED), COSTS, 252)
                      for column in (LAST_LABEL, LAST_LABEL - 10))  # fmt: skip
-    after = fit_after(FITTED, VALIDATION, COSTS, 252)
+    after = fit_after(fitted(), VALIDATION, COSTS, 252)
     for name in ("intervals", "thresholds"):
         assert getattr(later, name) == getattr(after, name)
     for target in after.classes:

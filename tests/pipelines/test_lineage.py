@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from math import inf, nan, nextafter
@@ -22,27 +22,53 @@ from trading_core.errors import NoDataError, UnknownNameError
 from trading_core.execution.ids import client_order_id
 from trading_core.execution.ledger import Ledger
 from trading_core.execution.records import Decision, Intent
+from trading_core.features.build import table_name
+from trading_core.features.registry import FEATURES
 from trading_core.pipelines import controls, deciding, lineage, lineage_replay
-from trading_core.pipelines.lineage_replay import compare_forecasts, first_difference, inputs_of, replay
+from trading_core.pipelines.lineage_replay import (
+    check_decision,
+    compare_forecasts,
+    first_difference,
+    inputs_of,
+    replay,
+)
 from trading_core.pipelines.workspace import Workspace, open_workspace
+from trading_core.portfolio.macd_confirmed import HISTOGRAM
 from trading_core.schema import QUANTILE_COLUMNS, Side
 
 TUE, WED = date(2025, 6, 10), date(2025, 6, 11)
+LINKS = ["order", "intent", "risk", "target", "decision", "forecast", "model", "features", "bars", "replay"]
 MON = date(2025, 6, 16)  # the coming session at NOW
 
 
 @pytest.fixture(scope="module")
 def sold(prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Two sessions traded. Only to be read."""
+    """Two sessions of one account and one of two others traded. Only to be read."""
     ws = copy_of(prepared.settings.var_dir, tmp_path_factory.mktemp("lineage") / "var")
-    for session in (TUE, WED):
-        traded(ws, session)
+    write_own_strategy(ws, 4)
+    for strategy, session in (("top10", TUE), ("top10", WED), ("mine", TUE), ("macd-confirmed", TUE)):
+        traded(ws, session, strategy=strategy)
     return ws
 
 
-def intents(ws: Workspace) -> list[Intent]:
+@pytest.fixture
+def changeable(sold: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of `sold`."""
+    return copy_of(sold.settings.var_dir, tmp_path / "var")
+
+
+def write_own_strategy(ws: Workspace, k: int) -> None:
+    """Few names, and a limit that clips every order."""
+    folder = ws.settings.var_dir / "configs" / "strategies"
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"strategy": "top_k", "params": {"k": k}, "risk": {"max_order_notional": 100_000.0}}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(values))
+
+
+def intents(ws: Workspace, strategy: str = "top10", session: date = TUE) -> list[Intent]:
     ledger = Ledger(ws.ledger_store())
-    return [intent for owner in ledger.accounts("tiny") for intent in ledger.intents(owner.account)]
+    found = [intent for owner in ledger.accounts("tiny") for intent in ledger.intents(owner.account)]
+    return [intent for intent in found if (intent.strategy, intent.session) == (strategy, session)]
 
 
 def decision_of(ws: Workspace, intent: Intent) -> Decision:
@@ -51,17 +77,11 @@ def decision_of(ws: Workspace, intent: Intent) -> Decision:
     return found
 
 
-def own_strategy(ws: Workspace, name: str = "mine", **values: Any) -> None:
-    folder = ws.settings.var_dir / "configs" / "strategies"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump({"strategy": "top_k", "params": {"k": 4}, **values}))
-
-
 # --- the chain --------------------------------------------------------------------------------------------------------
 
 
 def test_every_link_tells_what_is_stored(sold: Workspace) -> None:
-    intent = next(found for found in intents(sold) if found.session == WED and found.side is Side.BUY)
+    intent = next(found for found in intents(sold, session=WED) if found.side is Side.BUY)
     decision, symbol = decision_of(sold, intent), intent.symbol
     made = lineage.explain(sold, intent.client_order_id)
     assert made.notes == ()
@@ -86,7 +106,7 @@ def test_every_link_tells_what_is_stored(sold: Workspace) -> None:
 def test_the_model_is_told_with_the_digest_of_its_manifest(sold: Workspace) -> None:
     made = lineage.explain(sold, intents(sold)[0].client_order_id)
     version = sold.registry().get("tiny")
-    manifest = Path(version.bundle_uri) / "MANIFEST.json"
+    manifest = Path(sold.settings.artifacts) / version.bundle_uri / "MANIFEST.json"
     card = json.loads((manifest.parent / "config.json").read_text())
     assert made.model is not None
     assert made.model.digest == made.model.cited_digest == hashlib.sha256(manifest.read_bytes()).hexdigest()
@@ -95,7 +115,7 @@ def test_the_model_is_told_with_the_digest_of_its_manifest(sold: Workspace) -> N
 
 
 def test_features_and_bars_are_told_at_the_versions_cited(sold: Workspace) -> None:
-    intent = next(found for found in intents(sold) if found.session == TUE)
+    intent = intents(sold)[0]
     made, day = lineage.explain(sold, intent.client_order_id), date(2025, 6, 9)
     decision = decision_of(sold, intent)
     assert made.features is not None
@@ -109,8 +129,8 @@ def test_features_and_bars_are_told_at_the_versions_cited(sold: Workspace) -> No
     assert link.bar.close == bars.filter(pl.col("session") == day)["close"].item() == intent.reference_price
 
 
-def test_a_link_that_is_gone_is_named_and_the_others_are_told(ws: Workspace) -> None:
-    traded(ws, TUE)
+def test_a_link_that_is_gone_is_named_and_the_others_are_told(changeable: Workspace) -> None:
+    ws = changeable
     intent = intents(ws)[0]
     version = decision_of(ws, intent).features_version
     ws.store.delete(ws.path("features", "versions", f"{version}.json"))
@@ -127,16 +147,6 @@ def test_a_link_that_is_gone_is_named_and_the_others_are_told(ws: Workspace) -> 
 
 
 # --- which order ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def two_alike(monkeypatch: pytest.MonkeyPatch, sold: Workspace) -> Iterator[list[Intent]]:
-    """Intents of which two begin with the same ten characters."""
-    first, second, *others = intents(sold)
-    alike = replace(second, client_order_id=first.client_order_id[:10] + second.client_order_id[10:])
-    found = [first, alike, *others]
-    monkeypatch.setattr(Ledger, "intents", lambda self, account: found)
-    return iter([found])  # type: ignore[return-value]
 
 
 def test_an_order_is_found_by_its_id_or_by_the_only_beginning(sold: Workspace) -> None:
@@ -177,8 +187,8 @@ def test_a_market_without_orders_says_so(prepared: Workspace) -> None:
 
 
 def test_a_decision_comes_out_again_to_the_bit_and_its_forecasts_to_the_tolerance(sold: Workspace) -> None:
-    for session in (TUE, WED):
-        found = replay(sold, decision_of(sold, next(i for i in intents(sold) if i.session == session)))
+    for intent in (intents(sold)[0], intents(sold, session=WED)[0], intents(sold, "macd-confirmed")[0]):
+        found = replay(sold, decision_of(sold, intent))
         assert found.decision.problem == found.forecasts.problem == ""
         assert found.decision.changed == ()
         assert found.confirmed
@@ -188,29 +198,25 @@ def test_a_decision_comes_out_again_to_the_bit_and_its_forecasts_to_the_toleranc
         assert {column.column for column in found.forecasts.columns} >= {*QUANTILE_COLUMNS, "score", "p_up", "low_90"}
 
 
-def test_what_is_written_later_changes_neither_the_chain_nor_the_replay(ws: Workspace) -> None:
-    """Forecasts, bars, events, quarantine and features of newer versions: a decision reads what it cites."""
-    traded(ws, TUE, strategy="macd-confirmed")
-    intent = intents(ws)[0]
+def test_what_is_written_later_changes_neither_the_chain_nor_the_replay(changeable: Workspace) -> None:
+    """Forecasts, bars, events and features of newer versions: a decision reads what it cites."""
+    ws, intent = changeable, intents(changeable, "macd-confirmed")[0]
     before = lineage.explain(ws, intent.client_order_id)
     rewritten(ws, "forecasts", lambda frame: frame.with_columns(pl.col("score") * -1.0), date(2025, 6, 1))
     rewritten(ws, "bars", lambda frame: frame.with_columns(pl.col("close") * 3.0), date(2025, 5, 1))
     rewritten(ws, "corporate_actions", lambda frame: frame.clear(), None)
-    rewritten(
-        ws, "features_momentum", lambda frame: frame.with_columns(macd_hist=-pl.col("macd_hist")), date(2025, 5, 1)
-    )
+    negated = pl.col(HISTOGRAM) * -1.0
+    rewritten(ws, table_name(FEATURES[HISTOGRAM].family), lambda frame: frame.with_columns(negated), date(2025, 5, 1))
     assert lineage.explain(ws, intent.client_order_id) == before
     found = replay(ws, decision_of(ws, intent))
     assert found.decision.difference is None
     assert found.confirmed
 
 
-def test_a_changed_strategy_file_is_named_as_the_reason(ws: Workspace) -> None:
-    own_strategy(ws)
-    traded(ws, TUE, strategy="mine")
-    decision = decision_of(ws, intents(ws)[0])
-    own_strategy(ws, params={"k": 5})
-    found = replay(ws, decision).decision
+def test_a_changed_strategy_file_is_named_as_the_reason(changeable: Workspace) -> None:
+    ws, decision = changeable, decision_of(changeable, intents(changeable, "mine")[0])
+    write_own_strategy(ws, 5)
+    found = check_decision(ws, decision)
     assert not found.identical
     assert found.difference is not None
     assert found.difference.what.startswith("the target of SIM")
@@ -222,7 +228,7 @@ def test_a_changed_strategy_file_is_named_as_the_reason(ws: Workspace) -> None:
     (reason,) = found.changed
     assert f"the file of strategy 'mine' was changed: config hash {decision.config_hash} then" in reason
     (ws.settings.var_dir / "configs" / "strategies" / "mine.yaml").unlink()
-    gone = replay(ws, decision).decision
+    gone = check_decision(ws, decision)
     assert "the file of strategy 'mine' cannot be read" in gone.changed[0]
     assert "Unknown strategy config 'mine'" in gone.problem
 
@@ -230,7 +236,7 @@ def test_a_changed_strategy_file_is_named_as_the_reason(ws: Workspace) -> None:
 def test_changed_costs_are_named_as_the_reason(sold: Workspace) -> None:
     costs = sold.market.costs.model_copy(update={"slippage_bps": 30.0})
     other = open_workspace(sold.market.model_copy(update={"costs": costs}), sold.settings)
-    found = replay(other, decision_of(sold, intents(sold)[0])).decision
+    found = check_decision(other, decision_of(sold, intents(sold)[0]))
     assert found.difference is not None
     assert found.difference.what.startswith("the order of SIM")
     assert ["the costs of market 'tiny' were changed" in reason for reason in found.changed] == [True]
@@ -239,7 +245,7 @@ def test_changed_costs_are_named_as_the_reason(sold: Workspace) -> None:
 def test_other_code_is_named_also_where_it_changes_nothing(sold: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lineage_replay, "code_version", lambda: "9.9.9")
     decision = decision_of(sold, intents(sold)[0])
-    found = replay(sold, decision).decision
+    found = check_decision(sold, decision)
     assert found.identical
     assert found.changed == (f"the code is another version: {decision.code_version} then, 9.9.9 now",)
 
@@ -261,17 +267,15 @@ def test_one_bit_is_a_difference(sold: Workspace) -> None:
     assert (missing.what, missing.frozen) == (f"the order of {decision.orders[0].symbol} (buy)", "none")
 
 
-def test_what_the_risk_rules_cut_is_kept_and_comes_out_again(ws: Workspace) -> None:
-    own_strategy(ws, risk={"max_order_notional": 100_000.0})
-    traded(ws, TUE, strategy="mine")
-    intent = intents(ws)[0]
-    made = lineage.explain(ws, intent.client_order_id)
+def test_what_the_risk_rules_cut_is_kept_and_comes_out_again(sold: Workspace) -> None:
+    intent = intents(sold, "mine")[0]
+    made = lineage.explain(sold, intent.client_order_id)
     (verdict,) = made.risk
     assert (verdict.verdict, verdict.rule, verdict.allowed) == ("clip", "max_order_notional", intent.quantity)
     assert verdict.planned > intent.quantity
     assert intent.quantity * intent.reference_price == pytest.approx(100_000.0, rel=1e-6)
     assert "may not exceed 100,000" in verdict.reason
-    assert replay(ws, decision_of(ws, intent)).decision.identical
+    assert check_decision(sold, decision_of(sold, intent)).identical
 
 
 def _stored(ws: Workspace, decision: Decision, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Decision:
@@ -291,8 +295,8 @@ LATER_FIELDS = {
 }  # fmt: skip
 
 
-def test_a_decision_of_an_older_version_is_told_and_not_recomputed(ws: Workspace) -> None:
-    traded(ws, TUE)
+def test_a_decision_of_an_older_version_is_told_and_not_recomputed(changeable: Workspace) -> None:
+    ws = changeable
     intent = intents(ws)[0]
     older = _stored(ws, decision_of(ws, intent), lambda doc: {k: v for k, v in doc.items() if k not in LATER_FIELDS})
     made = lineage.explain(ws, intent.client_order_id)
@@ -306,26 +310,42 @@ def test_a_decision_of_an_older_version_is_told_and_not_recomputed(ws: Workspace
     assert not found.confirmed
 
 
-def test_forecasts_that_are_not_those_frozen_are_told(ws: Workspace) -> None:
-    traded(ws, TUE)
+def test_forecasts_that_are_not_those_frozen_are_told(changeable: Workspace) -> None:
+    ws = changeable
     intent = intents(ws)[0]
     changed = _stored(ws, decision_of(ws, intent), lambda doc: {**doc, "forecasts_digest": "0" * 64})
     made = lineage.explain(ws, intent.client_order_id)
     assert made.forecasts is not None
     assert made.forecasts.changed
-    (reason,) = replay(ws, changed).decision.changed
+    (reason,) = check_decision(ws, changed).changed
     assert reason.startswith(f"the stored forecasts were changed: sha256 {'0' * 64} then")
 
 
-def test_a_model_whose_bundle_was_changed_is_not_believed(ws: Workspace) -> None:
-    traded(ws, TUE)
-    weights = Path(ws.registry().get("tiny").bundle_uri) / "weights.safetensors"
+def test_a_model_whose_bundle_was_changed_is_not_believed(changeable: Workspace) -> None:
+    ws = changeable
+    weights = Path(ws.settings.artifacts) / ws.registry().get("tiny").bundle_uri / "weights.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
     found = replay(ws, decision_of(ws, intents(ws)[0]))
     assert found.decision.identical
     assert "weights.safetensors" in found.forecasts.problem
+    assert not found.confirmed
+
+
+def test_forecasts_from_other_features_do_not_agree(changeable: Workspace) -> None:
+    """The record under the features version is made to name a table whose values were negated."""
+    ws, decision = changeable, decision_of(changeable, intents(changeable)[0])
+    values = pl.col(pl.Float32) * -1.0
+    rewritten(ws, "features_returns", lambda frame: frame.with_columns(values.cast(pl.Float32)), None)
+    path = ws.path("features", "versions", f"{decision.features_version}.json")
+    record = ws.store.read_json(path)
+    ws.store.write_json(path, {**record, "tables": {**record["tables"], "features_returns": 1}})
+    found = replay(ws, decision)
+    assert found.decision.identical
+    assert not found.forecasts.agrees
+    assert found.forecasts.absolute is not None
+    assert found.forecasts.absolute > 1e-6
     assert not found.confirmed
 
 
@@ -422,7 +442,7 @@ def test_explain_prints_the_chain_in_order_with_its_hashes(sold: Workspace, trad
     code, out, _ = trading(sold, "explain", intent.client_order_id[:10], "--replay")
     assert code == 0
     names = [line.split()[0] for line in out.splitlines() if line and not line.startswith(" ")]
-    assert names == ["order", "intent", "risk", "target", "decision", "forecast", "model", "features", "bars", "replay"]
+    assert names == LINKS
     assert made.decision is not None
     assert made.forecasts is not None
     assert made.model is not None
@@ -439,15 +459,13 @@ def test_explain_prints_the_chain_in_order_with_its_hashes(sold: Workspace, trad
     assert "the forecasts agree to 1e-6: 52 rows" in out
 
 
-def test_explain_gives_json_and_exits_with_1_where_something_differs(ws: Workspace, trading: Trading) -> None:
-    own_strategy(ws)
-    traded(ws, TUE, strategy="mine")
-    key = intents(ws)[0].client_order_id
+def test_explain_gives_json_and_exits_with_1_where_something_differs(changeable: Workspace, trading: Trading) -> None:
+    ws, key = changeable, intents(changeable, "mine")[0].client_order_id
     code, out, _ = trading(ws, "explain", key, "--json")
     plain = json.loads(out)
     assert (code, plain["replay"], plain["confirmed"]) == (0, None, None)
     assert plain["lineage"]["order"]["intent"]["client_order_id"] == key
-    own_strategy(ws, params={"k": 5})
+    write_own_strategy(ws, 5)
     code, out, _ = trading(ws, "explain", key, "--replay", "--json")
     again = json.loads(out)
     assert (code, again["confirmed"], again["replay"]["decision"]["identical"]) == (1, False, False)

@@ -197,7 +197,7 @@ def test_money_is_conserved(local: Spine) -> None:
     assert state.summary.equity == pytest.approx(worth, rel=1e-12)
 
 
-@pytest.mark.parametrize("where", ["local", "remote"])
+@pytest.mark.parametrize("where", ["local", pytest.param("remote", marks=pytest.mark.thorough)])
 def test_the_report_is_one_page_that_asks_nobody(where: str, request: pytest.FixtureRequest) -> None:
     spine: Spine = request.getfixturevalue(where)
     page = spine.ws.store.read_bytes(spine.evaluation.report).decode()
@@ -219,6 +219,7 @@ def test_the_evaluation_knows_the_ceiling_and_the_trials(local: Spine) -> None:
     assert sorted(trials["kind"]) == ["model"] * 2 + ["strategy"] * (3 + 2 * 4)
 
 
+@pytest.mark.thorough
 def test_what_a_folder_and_a_bucket_hold_has_the_same_names(local: Spine, remote: Spine) -> None:
     """No path knows where it is stored; Delta's own file names are random, evaluations are not."""
     names = [

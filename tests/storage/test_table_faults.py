@@ -61,6 +61,7 @@ def go(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
+@pytest.mark.thorough
 def test_two_processes_writing_days_of_one_month_both_survive(tmp_path: Path) -> None:
     tables = folder_tables(tmp_path)
     writers = [start_writer(str(tmp_path), first, first + 5, 3) for first in (0, 5)]
@@ -71,6 +72,7 @@ def test_two_processes_writing_days_of_one_month_both_survive(tmp_path: Path) ->
     assert found.rows() == [(date(2024, 1, 1 + value), 3, value) for value in range(10)]
 
 
+@pytest.mark.thorough
 def test_a_writer_killed_at_any_moment_leaves_a_whole_version(tmp_path: Path) -> None:
     tables = folder_tables(tmp_path)
     tables.replace("t", frame(D1, -1, 20_000), Predicate(D1, D1))

@@ -29,7 +29,6 @@ from trading_core.training.device import choose_device
 from trading_core.training.fit import FitResult, fit
 from trading_core.training.loss import Objective
 from trading_core.training.losses import LossConfig
-from trading_core.training.module import TrainingDataModule, with_unknown
 from trading_core.training.progress import EpochRecord, epoch_line
 from trading_core.training.validate import validation_loss, validation_rank_ic
 
@@ -130,6 +129,8 @@ def test_epochs_differ_and_repeat_by_seed() -> None:
 
 
 def test_batches_carry_the_number_of_their_date() -> None:
+    from trading_core.training.module import TrainingDataModule  # not above: collecting would import Lightning
+
     batch = next(iter(TrainingDataModule(TRAIN, VALIDATION, TRAINING, 0).train_dataloader()))
     assert batch.x.shape[1:] == (5, 3)
     assert batch.y.shape[1:] == (2,)
@@ -285,6 +286,8 @@ def test_mixed_precision_trains_in_float32(name: str, monkeypatch: pytest.Monkey
 
 
 def test_a_share_of_the_names_is_hidden_in_training() -> None:
+    from trading_core.training.module import with_unknown
+
     torch.manual_seed(0)
     codes = torch.ones(20_000, 2, dtype=torch.int64)
     hidden = (with_unknown(codes) == 0).float().mean(dim=0)

@@ -271,6 +271,7 @@ def test_after_a_kill_the_search_goes_the_way_it_would_have_gone(tmp_path: Path)
     assert told(study) == told(straight)
 
 
+@pytest.mark.thorough
 def test_a_worker_of_another_machine_is_known_by_its_heartbeats(tmp_path: Path) -> None:
     killed_at(tmp_path, 1, 2)
     with sqlite3.connect(tmp_path / "deep" / "tuning.sqlite") as database:
@@ -284,6 +285,7 @@ def test_a_worker_of_another_machine_is_known_by_its_heartbeats(tmp_path: Path) 
     assert [row.state for row in study.rows()] == ["complete", "lost", "complete"]
 
 
+@pytest.mark.thorough
 def test_a_worker_that_died_before_it_could_say_who_it_is(tmp_path: Path) -> None:
     killed_at(tmp_path, 1, 2)
     with sqlite3.connect(tmp_path / "deep" / "tuning.sqlite") as database:

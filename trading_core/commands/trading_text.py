@@ -192,12 +192,15 @@ def account_lines(row: AccountStatus) -> Iterator[str]:
     for halt in row.halts:
         yield _line("HALTED", f"{halt.scope}: {halt.reason} (by {halt.by}, {halt.at:%Y-%m-%d %H:%M} UTC)")
     session = "none yet" if row.session is None else f"{row.session}, {row.status}"
-    waiting = f", {len(row.orders)} open orders" if row.orders else ""
-    yield _line("session", f"{session}{waiting}{f', {row.unknown} of them UNKNOWN' if row.unknown else ''}")
+    waiting = f", open orders: {len(row.orders)}" if row.orders else ""
+    unknown = f", of them UNKNOWN: {row.unknown}" if row.unknown else ""
+    yield _line("session", f"{session}{waiting}{unknown}")
     for order in row.orders:
         text = f"{order.status.value}: {order.side} {_shares(order.quantity)} {order.symbol}, {_shares(order.filled)} filled"
         yield _more(f"{text}{_because(order.reason)}, {order.client_order_id}")
-    if row.settled is not None and row.cash is not None:
+    if row.adopted is not None:
+        yield _line("cash", f"{row.cash:,.2f}, adopted from the broker {row.adopted:%Y-%m-%d %H:%M} UTC")
+    elif row.settled is not None and row.cash is not None:
         equity = "a position has no price" if row.equity is None else f"{row.equity:,.2f}"
         yield _line("equity", f"{equity}, cash {row.cash:,.2f}, at the end of {row.settled}")
     if row.lease is not None:

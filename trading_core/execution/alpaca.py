@@ -41,6 +41,7 @@ from trading_core.sessions import Sessions
 
 T = TypeVar("T")
 ORDERS_PER_PAGE, ACTIVITIES_PER_PAGE = 500, 100  # Alpaca's largest
+SMALLEST_PAGE = 50  # Alpaca's usual one: fewer rows than that were not cut off, whatever page size it obeys
 OPENING_FROM = wall_time(19, 0)  # in New York, the evening before
 OPENING_LEAD, CLOSING_LEAD, DAY_LEAD = timedelta(minutes=2), timedelta(minutes=10), timedelta(minutes=15)
 ACCOUNT_CHECK_S = 30.0  # so long one look at the account's blocks counts; the rate limit counts requests
@@ -172,7 +173,8 @@ class AlpacaBroker:
     def order(self, client_order_id: str) -> OrderState | None:
         what = f"the question for order {client_order_id}"
         reply = self._calls.ask("GET", "/orders:by_client_order_id", {"client_order_id": client_order_id})
-        if (reply.status, reply.code) == (404, NO_SUCH_ORDER):
+        # A wrong address is told by the same code, and is no word about the order.
+        if (reply.status, reply.code) == (404, NO_SUCH_ORDER) and "endpoint" not in reply.trouble:
             return None
         state = self._read(what, reply, self._state)
         if state.order.client_order_id != client_order_id:
@@ -276,13 +278,15 @@ class AlpacaBroker:
             after = {"after": _text(since - INSTANT)} if since is not None else {}
             rows = self._ask(what, "/orders", answers.rows_of, {**fixed, **after})
             page = [self._read(what, Reply(row), self._state) for row in rows]
-            new = {state.broker_id: state for state in page if state.broker_id not in found}
-            found |= new
-            if len(rows) < ORDERS_PER_PAGE:
+            known = len(found)
+            found |= {state.broker_id: state for state in page}
+            full = len(rows) >= ORDERS_PER_PAGE
+            if len(rows) < SMALLEST_PAGE or (len(found) == known and not full):
                 return sorted(found.values(), key=lambda state: state.order.client_order_id)
-            if not new:
-                raise BrokerUnreachableError(self.name, what, f"it lists nothing new after {since}")
-            since = max(self._read(what, Reply(row), answers.submitted_at) for row in rows)
+            stamps = [self._read(what, Reply(row), answers.submitted_at) for row in rows]
+            if len(found) == known or stamps != sorted(stamps):
+                raise BrokerUnreachableError(self.name, what, f"it lists nothing new, or not in order, after {since}")
+            since = stamps[-1]
 
     def _activities(self, what: str, path: str, query: Mapping[str, str]) -> list[Mapping[str, Any]]:
         """All activities of a query, page by page; a page is asked for by the last id of the page before."""
@@ -294,10 +298,10 @@ class AlpacaBroker:
             ids = [self._read(what, Reply(row), partial(answers.text_of, key="id")) for row in rows]
             known = len(found)
             found |= dict(zip(ids, rows, strict=True))
-            if len(rows) < ACTIVITIES_PER_PAGE:
+            if len(rows) < SMALLEST_PAGE:
                 return list(found.values())
             if len(found) == known:
-                raise BrokerUnreachableError(self.name, what, "it gives the same page again, and says there are more")
+                raise BrokerUnreachableError(self.name, what, "it gives the same page again")
             token = {"page_token": ids[-1]}
 
 

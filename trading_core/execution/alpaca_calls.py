@@ -68,9 +68,11 @@ def endpoint(url: str, live: bool) -> str:
 
     Errors: InvalidConfigError.
     """
-    usual = LIVE_URL if live else PAPER_URL
-    parts = urlsplit(url or usual)
-    here = parts.hostname == THIS_MACHINE
+    try:
+        parts = urlsplit(url or (LIVE_URL if live else PAPER_URL))
+        here, _ = parts.hostname == THIS_MACHINE, parts.port
+    except ValueError:
+        raise InvalidConfigError("The environment", ["TRADING_ALPACA_URL: it is no URL"]) from None
     problem = ""
     if parts.username or parts.password or parts.path not in ("", "/") or parts.query or parts.fragment:
         problem = "give scheme, host and port only"

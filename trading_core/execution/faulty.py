@@ -71,8 +71,8 @@ def parse_faults(text: str) -> FaultPlan:
         else:
             values[key] = _number(value)
             problems += _problem(key, value, values[key])
-    orders = math.fsum(values.get(key, 0.0) for key in RATES if key not in ("refuse", "unreachable"))
-    if not problems and max(orders, values.get("busy", 0.0) + values.get("unreachable", 0.0)) > 1.0:
+    together = [("lost_answer", "lost_order", "busy"), ("lost_answer", "unreachable", "busy")]
+    if not problems and any(math.fsum(values.get(key, 0.0) for key in keys) > 1.0 for keys in together):
         problems.append("paper_faults: what can happen to one call adds up to more than 1")
     if problems:
         raise InvalidConfigError("The setting paper_faults", problems)

@@ -58,10 +58,11 @@ def advance(now: Progress | None, report: Progress, quantity: float, correction:
         made = _corrected(now, report, quantity)
         return None if made == now else made
     if report.filled > now.filled and not _same(report.filled, now.filled):
-        ended = now.status.terminal and not report.status.terminal
-        # A fill that is learned of after the end: the end stands, with more filled.
-        grown = Progress(now.status, report.filled, report.average_price, now.reason) if ended else report
-        return _consistent(grown, quantity)
+        made = _consistent(report, quantity)
+        if now.status.terminal and not made.status.terminal:
+            # A fill that is learned of after the end: the end stands, with more filled.
+            return _consistent(Progress(now.status, report.filled, report.average_price, now.reason), quantity)
+        return made
     if not _same(report.filled, now.filled):
         return None
     if now.status.terminal or STAGE[report.status] < STAGE[now.status]:

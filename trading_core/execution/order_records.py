@@ -106,6 +106,14 @@ class OrderRecords:
         """All states of one order, oldest first."""
         return self._records(OrderEvent, account, f"state#{session.isoformat()}#{client_order_id}#")
 
+    def order(self, account: str, session: date, client_order_id: str) -> OrderRecord | None:
+        """One intent with its present state; None when it was never written."""
+        intent = self._intent(account, session, client_order_id)
+        if intent is None:
+            return None
+        history = self.order_history(account, session, client_order_id)
+        return _order_record(intent, history[-1] if history else None)
+
     def orders(self, account: str, session: date) -> list[OrderRecord]:
         """All intents of a session with their present state, by client order id."""
         day = session.isoformat()

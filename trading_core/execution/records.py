@@ -211,6 +211,7 @@ class AdoptionRecord:
     by: str
     reason: str
     at: datetime
+    flows: tuple[str, ...] = ()  # ids of cash flows of later sessions that are in `cash` already
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ from trading_core.portfolio.planner import floor_quantity
 from trading_core.schema import Order, OrderKind, OrderState, OrderStatus, Side
 from trading_core.sessions import Sessions
 
+FLATTEN = "flatten"  # the label of orders, and the model of decisions, that close an account by hand
+STOPPED = "stopped"  # the event of a session that a rule has stopped
 NEVER_ARRIVED = "it had not reached the broker when its window closed"
 NOT_THERE = "the broker does not know it"
 NOT_TAKEN = "the broker did not look at it; it may be sent again"
@@ -138,7 +140,7 @@ class TradingSession:
 
     def _send_one(self, decision: Decision, order: DecidedOrder, gate: Gate, now: datetime, flatten: str) -> str:
         intent = self._intent(decision, order, now, flatten)
-        known = self._record(intent.client_order_id)
+        known = self.ledger.order(self.account, self.session, intent.client_order_id)
         if known is not None:
             intent = known.intent  # as it was meant first: that is what is judged and sent
             if known.status not in (OrderStatus.PLANNED, *MAYBE_SENT):
@@ -272,9 +274,11 @@ class TradingSession:
             if found is None and not known.status.terminal:
                 found = self.broker.order(key)
             if found is not None:
-                # Not only in the poll that learned of the correction: it may have been killed before it came here.
-                shrunk = key in restated and _same_shares(found.filled_quantity, told.get(key, 0.0))
-                self._report(found, now, correction=shrunk)
+                # Not only in the poll that learned of the correction: it may have been killed before it came here. Nor
+                # only of fills known to be corrected: the first word we heard of one may have been the corrected one.
+                fewer = found.status.terminal and found.filled_quantity < known.filled_quantity
+                explained = _same_shares(found.filled_quantity, told.get(key, 0.0))
+                self._report(found, now, correction=explained and (fewer or key in restated))
             elif not known.status.terminal:
                 self._missing(known, now)
         mine = self.ledger.orders(self.account, self.session)
@@ -328,7 +332,7 @@ class TradingSession:
     def unsent(self, decision: Decision | None) -> list[DecidedOrder]:
         """Orders of the decision that the broker has not taken and nobody has refused: a run stopped before them."""
         said = self.ledger.approval(self.account, self.session)
-        if decision is None or (said is not None and not said.approved):
+        if decision is None or (said is not None and not said.approved) or self._stopped_for_good():
             return []
         mine = self.ledger.orders(self.account, self.session)
         done = {(o.intent.symbol, o.intent.side) for o in mine if o.status not in (OrderStatus.PLANNED, *MAYBE_SENT)}
@@ -346,8 +350,19 @@ class TradingSession:
             if (order.symbol, order.side) not in done | at_broker and not refused.get(self._key(decision, order))
         ]
 
+    def stop(self, why: str, now: datetime) -> None:
+        """Notes that a rule has stopped the session."""
+        self.event(STOPPED, EventLevel.ALERT, why, now)
+
+    def _stopped_for_good(self) -> bool:
+        """In a replay a session that a rule has stopped is over; a live one may go on until its window closes."""
+        return self.policy.replay and any(
+            event.kind == STOPPED for event in self.ledger.events(self.account, self.session)
+        )
+
     def _key(self, decision: Decision, order: DecidedOrder) -> str:
-        return client_order_id(self.account, decision.strategy, self.session, order.symbol, order.side)
+        label = FLATTEN if decision.model == FLATTEN else decision.strategy
+        return client_order_id(self.account, label, self.session, order.symbol, order.side)
 
     def _restated(self) -> set[str]:
         """The ids of orders that have a corrected fill."""
@@ -429,11 +444,6 @@ class TradingSession:
     def _alert_unknown(self, orders: Sequence[str], now: datetime) -> None:
         said = f"nobody knows what became of {', '.join(sorted(orders))}; see docs/operations.md, An order is UNKNOWN"
         self.event("unknown_order", EventLevel.ALERT, said, now)
-
-    def _record(self, key: str) -> OrderRecord | None:
-        return next(
-            (o for o in self.ledger.orders(self.account, self.session) if o.intent.client_order_id == key), None
-        )
 
     def _report(self, found: OrderState, now: datetime, correction: bool = False) -> None:
         self.ledger.record_order_state(

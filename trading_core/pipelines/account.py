@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 from trading_core.config import StrategyConfig
@@ -35,6 +35,7 @@ class TradingAccount:
     broker: Broker
     policy: SessionPolicy
     sessions: Sessions
+    keep: Callable[[datetime], None] = lambda at: None  # renews the lease under which it was opened
 
     def session(self, day: date) -> TradingSession:
         return TradingSession(self.ledger, self.broker, self.sessions, self.name, day, self.policy)
@@ -65,10 +66,15 @@ def leased(
             if waited >= wait_s:
                 raise
             time.sleep(LEASE_POLL_S)
+    fenced = FencedStore(store, leases, lease)
+
+    def keep(at: datetime) -> None:
+        fenced.lease = leases.renew(fenced.lease, at)
+
     try:
-        yield open_account(ws, name, broker, strategy, FencedStore(store, leases, lease))
+        yield replace(open_account(ws, name, broker, strategy, fenced), keep=keep)
     finally:
-        leases.release(lease, now + timedelta(seconds=time.monotonic() - started))
+        leases.release(fenced.lease, now + timedelta(seconds=time.monotonic() - started))
 
 
 def open_account(

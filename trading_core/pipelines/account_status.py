@@ -12,6 +12,7 @@ from trading_core.execution.lease import Leases, is_dead
 from trading_core.execution.ledger import ALL_ACCOUNTS, Ledger, open_orders
 from trading_core.execution.records import (
     AccountRecord,
+    AdoptionRecord,
     EventLevel,
     HaltEvent,
     LedgerEvent,
@@ -48,7 +49,10 @@ class LeaseHolder:
 
 @dataclass(frozen=True, slots=True)
 class AccountStatus:
-    """`cash` and `equity` (None: not priced) are those of `settled`, the newest session that was settled, None before that."""
+    """`cash` and `equity` (None: not priced) are those of `settled`, the newest session that was settled, None before that.
+
+    `adopted`: when a person has taken the broker's word for the truth since; then `cash` is what it said, and no equity known.
+    """
 
     account: str
     kind: str  # see AccountKind
@@ -65,6 +69,7 @@ class AccountStatus:
     settled: date | None
     cash: float | None
     equity: float | None
+    adopted: datetime | None
 
 
 def statuses(ws: Workspace, account: str | None, now: datetime) -> list[AccountStatus]:
@@ -87,6 +92,7 @@ def _status(
     state = ledger.session_state(name, last.session) if last is not None else None
     waiting = open_orders(ledger.orders(name, last.session)) if last is not None else []
     settled = _newest_settled(ledger, name, state)
+    adopted = _adopted_since(ledger, name, settled[0] if settled else None)
     return AccountStatus(
         account=name,
         kind=kind_of(name),
@@ -112,8 +118,9 @@ def _status(
         lease=_holder(leases, name, now),
         events=_warnings(ledger, name),
         settled=settled[0] if settled else None,
-        cash=settled[1].cash if settled else None,
-        equity=settled[1].equity if settled else None,
+        cash=adopted.cash if adopted else settled[1].cash if settled else None,
+        equity=settled[1].equity if settled and not adopted else None,
+        adopted=adopted.at if adopted else None,
     )
 
 
@@ -131,6 +138,12 @@ def _newest_settled(ledger: Ledger, account: str, last: SessionState | None) -> 
         if state is not None and state.summary is not None:
             return record.session, state.summary
     return None
+
+
+def _adopted_since(ledger: Ledger, account: str, settled: date | None) -> AdoptionRecord | None:
+    """The newest adoption, unless a session was settled after it."""
+    found = ledger.adoptions(account)
+    return found[-1] if found and (settled is None or found[-1].session >= settled) else None
 
 
 def _in_force(ledger: Ledger, scope: str) -> tuple[HaltEvent, ...]:

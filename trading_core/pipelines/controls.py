@@ -18,7 +18,6 @@ from trading_core.execution.ids import decision_id
 from trading_core.execution.ledger import ALL_ACCOUNTS, Ledger, open_orders
 from trading_core.execution.records import (
     AccountRecord,
-    AdoptionRecord,
     DecidedOrder,
     Decision,
     EventLevel,
@@ -26,11 +25,11 @@ from trading_core.execution.records import (
     Target,
 )
 from trading_core.execution.registry import BROKERS
+from trading_core.execution.session import FLATTEN
 from trading_core.pipelines import refs, settlement
 from trading_core.pipelines.account import TradingAccount, leased
 from trading_core.pipelines.pretrade import gate
 from trading_core.pipelines.strategies import strategy_hash
-from trading_core.pipelines.trade import FLATTEN
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
 from trading_core.schema import BARS, SYMBOL, OrderStatus, Side
@@ -61,7 +60,7 @@ def act(ws: Workspace, action: str, account: str, reason: str, *, by: str, now: 
         if action == "flatten":
             done = _flatten(ws, opened, owner, now)
         elif action == "adopt":
-            done = _adopt(opened, reason, by, now)
+            done = _adopt(ws, opened, reason, by, now)
         else:
             done = _settle(ws, opened, now)
     return {"action": action, "account": account, **done}
@@ -109,16 +108,16 @@ def _settle(ws: Workspace, account: TradingAccount, now: datetime) -> dict[str, 
     return refs.dump(settlement.settle(ws, account, account.name, last.session, "", now))
 
 
-def _adopt(account: TradingAccount, reason: str, by: str, now: datetime) -> dict[str, Any]:
+def _adopt(ws: Workspace, account: TradingAccount, reason: str, by: str, now: datetime) -> dict[str, Any]:
     """Takes the broker's positions and cash for the truth, after a mismatch that a person has looked into."""
     last = account.ledger.last_session(account.name)
-    if last is None:
-        return {"status": "no session yet"}
-    there = account.broker.account()
-    said = AdoptionRecord(account.name, last.session, there.positions, there.cash, by, reason, now)
-    account.ledger.adopt(said)
-    account.session(last.session).event("adopted", EventLevel.WARNING, f"{by}: {reason}", now)
-    return {"session": str(last.session), "positions": len(there.positions), "cash": there.cash, "reason": reason}
+    state = account.ledger.session_state(account.name, last.session) if last is not None else None
+    closed = ws.sessions.last_closed(now)
+    unsettled = state is not None and state.status is not SessionStatus.SETTLED
+    session = state.record.session if state is not None and unsettled else closed
+    said = settlement.adopt(ws, account, session, by, reason, now)
+    account.session(session).event("adopted", EventLevel.WARNING, f"{by}: {reason}", now)
+    return {"session": str(session), "positions": len(said.positions), "cash": said.cash, "reason": reason}
 
 
 def _owner(ledger: Ledger, ws: Workspace, account: str) -> AccountRecord:

@@ -20,6 +20,7 @@ from trading_core.schema import CORPORATE_ACTIONS, SESSION, SYMBOL, ActionKind, 
 from trading_core.storage.tables import Predicate
 
 LATE = "late_action"  # the kind of the ledger's events
+LOOK_BACK = timedelta(days=370)  # sources list an event weeks after it, at most a year
 
 
 def actions_of(ws: Workspace, session: date) -> list[CorporateAction]:
@@ -29,12 +30,13 @@ def actions_of(ws: Workspace, session: date) -> list[CorporateAction]:
 
 
 def earlier_actions(ws: Workspace, account: TradingAccount, session: date) -> list[CorporateAction]:
-    """All actions, of what the account holds, from its first session up to the one before `session`."""
+    """All actions, of what the account holds, from its first session (at most LOOK_BACK ago) up to the one before
+    `session`."""
     opened, held = account.ledger.sessions(account.name), [p.symbol for p in account.broker.account().positions]
     last = ws.sessions.previous(session)
     if not held or not opened or opened[0].session > last:
         return []
-    return _read(ws, opened[0].session, last, held)
+    return _read(ws, max(opened[0].session, session - LOOK_BACK), last, held)
 
 
 def _read(ws: Workspace, start: date, end: date, symbols: Sequence[str] | None = None) -> list[CorporateAction]:

@@ -14,7 +14,7 @@ from trading_core.execution.accounts import AccountKind
 from trading_core.execution.gate_facts import GateFacts, GateIntent, GateLimits, GateOrder, Scope
 from trading_core.execution.gates import age_in_sessions, check_order, refusals
 from trading_core.execution.ledger import Ledger
-from trading_core.execution.records import Decision, Intent, RuleVerdict
+from trading_core.execution.records import Decision, GateRecord, Intent, RuleVerdict
 from trading_core.execution.session import Gate
 from trading_core.pipelines import settlement
 from trading_core.pipelines.account import TradingAccount
@@ -57,7 +57,6 @@ def gate(
     at_close = settlement.in_shares_of_close(ws, account, decision.session)
     prices = _last_prices(ws, decision.decision_session)
     base = GateFacts(
-        now=now,
         equity=_equity(at_close, prices),
         settled_equities=_settled_equities(account.ledger, account.name, decision),
         decided_config_hash=decision.strategy_hash,
@@ -65,12 +64,21 @@ def gate(
         **({} if flatten else _model_facts(ws, decision, kind)),  # type: ignore[arg-type]
     )
 
+    # The account is leased: what is sent meanwhile is sent through this very gate.
+    sent = _intents(account, decision, kind)
+    # What ended unfilled makes room for an order like it: a flatten after the cancellation of the day's orders.
+    ended = frozenset(
+        order.intent.client_order_id
+        for order in account.ledger.orders(account.name, decision.session)
+        if order.status.terminal and order.status is not OrderStatus.FILLED
+    )
+
     def ask(intent: Intent) -> Sequence[RuleVerdict]:
         price = prices.get(intent.symbol)
         ratio = (splits or {}).get(intent.symbol, 1.0)
         halted = account.ledger.halted(account.name)
         facts = GateFacts(
-            now=base.now,
+            now=intent.created_at,
             halted=halted is not None,
             halt_reason=halted or "",
             last_price=price.close / ratio if price else None,
@@ -78,7 +86,7 @@ def gate(
             price_age_sessions=age_in_sessions(ws.sessions, price.session, decision.decision_session)
             if price
             else None,
-            intents=_intents(account, decision, kind),
+            intents=tuple(sent),
             equity=base.equity,
             settled_equities=base.settled_equities,
             model_age_sessions=base.model_age_sessions,
@@ -86,13 +94,10 @@ def gate(
             decided_config_hash=base.decided_config_hash,
             current_config_hash=base.current_config_hash,
         )
-        # What ended before makes room for an order like it: a flatten after the cancellation of the day's orders.
-        ended = frozenset(
-            order.intent.client_order_id
-            for order in account.ledger.orders(account.name, intent.session)
-            if order.status.terminal and order.status is not OrderStatus.FILLED
-        )
-        return _judge(account, _order(intent, flatten, ended), facts, limits, now)
+        verdicts = _judge(account, _order(intent, flatten, ended), facts, limits, intent.created_at)
+        if all(verdict.verdict == "approve" for verdict in verdicts):
+            sent.append(_gate_intent(intent))
+        return verdicts
 
     return ask
 
@@ -105,10 +110,14 @@ def _judge(
     for verdict in against:
         if verdict.pauses and account.ledger.halted(account.name) is None:
             account.ledger.halt(account.name, f"{verdict.rule}: {verdict.reason}", BY, now)
+    said = tuple(RuleVerdict(v.rule, "reject" if v.reason is not None else "approve", v.reason or "") for v in verdicts)
     stopped = [f"{v.rule}: {v.reason}" for v in against if v.scope is Scope.SESSION]
     if stopped:
+        record = GateRecord(account.name, order.session, order.client_order_id, order.symbol, said, now)
+        account.ledger.record_gates(record)
+        account.session(order.session).stop("; ".join(stopped), now)
         raise RiskRejectionError(account.name, order.session, stopped)
-    return [RuleVerdict(v.rule, "reject" if v.reason is not None else "approve", v.reason or "") for v in verdicts]
+    return said
 
 
 def _order(intent: Intent, flatten: bool, ended: frozenset[str]) -> GateOrder:
@@ -161,10 +170,14 @@ def _settled_equities(ledger: Ledger, account: str, decision: Decision) -> tuple
     return (start, *(summary.equity if summary.equity is not None else float("nan") for summary in settled))
 
 
-def _intents(account: TradingAccount, decision: Decision, kind: str) -> tuple[GateIntent, ...]:
+def _intents(account: TradingAccount, decision: Decision, kind: str) -> list[GateIntent]:
     """Of the session, and, where time passes as on the wall, of the session before."""
     days = [decision.session]
     if kind != AccountKind.REPLAY:
         days += [s.session for s in account.ledger.sessions(account.name) if s.session < decision.session][-1:]
     found = [order.intent for day in days for order in account.ledger.orders(account.name, day)]
-    return tuple(GateIntent(i.client_order_id, i.account, i.session, i.symbol, i.side, i.created_at) for i in found)
+    return [_gate_intent(intent) for intent in found]
+
+
+def _gate_intent(i: Intent) -> GateIntent:
+    return GateIntent(i.client_order_id, i.account, i.session, i.symbol, i.side, i.created_at)

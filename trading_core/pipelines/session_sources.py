@@ -5,6 +5,7 @@ Reads nothing after the session: written again later, with the same ledger, the 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from trading_core.portfolio.actions import apply_actions
 from trading_core.schema import FORECASTS, SYMBOL, CashFlow, Fill
 from trading_core.storage.tables import Predicate
 
+_STEP = re.compile(r".* of (\d{4}-\d{2}-\d{2}) @")  # of a lease's holder, see pipelines.trade
 CURVE_SESSIONS = 30  # of the account, in the drawing
 
 
@@ -52,13 +54,21 @@ class Orders:
     flows: tuple[CashFlow, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseChange:
+    """A change of the account's lease, and the one before it."""
+
+    before: LeaseRecord | None
+    record: LeaseRecord
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Happenings:
     """What was recorded beside the orders, oldest first. `halted`: why the account may not trade now (its last session's)."""
 
     events: tuple[LedgerEvent, ...]
     halts: tuple[HaltEvent, ...]
-    leases: tuple[LeaseRecord, ...]
+    leases: tuple[LeaseChange, ...]
     adoptions: tuple[AdoptionRecord, ...]
     halted: str | None
 
@@ -209,10 +219,17 @@ def _happenings(
     events = [e for e in ledger.events(account) if e.session == record.session or (e.session is None and within(e.at))]
     halts = [halt for scope in (ALL_ACCOUNTS, account) for halt in ledger.halt_history(scope) if within(halt.at)]
     leases = Leases(ws.ledger_store()).history(account)
+    changes = [LeaseChange(before, lease) for before, lease in zip([None, *leases], leases, strict=False)]
+
+    def ours(lease: LeaseRecord) -> bool:
+        """A step that names its session ("sell of 2026-03-06") belongs to that one, whenever it ran."""
+        named = _STEP.match(lease.holder)
+        return named[1] == str(record.session) if named else within(lease.at)
+
     return Happenings(
         events=tuple(events),
         halts=tuple(sorted(halts, key=lambda halt: halt.at)),
-        leases=tuple(lease for lease in leases if within(lease.at)),
+        leases=tuple(change for change in changes if ours(change.record)),
         adoptions=tuple(ledger.adoptions(account)),
         halted=None if later else ledger.halted(account),
     )

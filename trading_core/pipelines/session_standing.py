@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trading_core.execution.lease import LeaseRecord
 from trading_core.execution.records import EventLevel
 from trading_core.pipelines.session_rows import NOT_SENT
-from trading_core.pipelines.session_sources import Sources
+from trading_core.pipelines.session_sources import LeaseChange, Sources
 from trading_core.plots.session_data import AccountFacts, EventRow, OrderRow, Standing, StandingFacts
 from trading_core.plots.session_format import counted, gain, gain_percent, listed, money
 from trading_core.schema import OrderStatus
@@ -43,7 +42,7 @@ def _urgent(found: Sources, orders: Sequence[OrderRow]) -> tuple[str, ...]:
     ]
     said += [event.message for event in found.happenings.events if event.level is EventLevel.ALERT]
     if found.happenings.halted is not None:
-        said.append(f"The account is halted: {found.happenings.halted}. `trading resume` lets it trade again.")
+        said.append(f"The account is halted: {found.happenings.halted}. Once it may trade again: trading resume.")
     summary = found.state.summary
     if summary is not None and summary.equity is None:
         said.append("A position has no known price: what the account is worth is not known.")
@@ -61,7 +60,7 @@ def _settled(found: Sources, orders: Sequence[OrderRow], account: AccountFacts) 
         return f"Nothing was traded. {worth}"
     whole = sum(row.status == OrderStatus.FILLED.value for row in orders)
     part = sum(row.filled > 0 and row.status != OrderStatus.FILLED.value for row in orders)
-    partly = f", {part} in part" if part else ""
+    partly = f" whole, {part} in part" if part else ""
     return f"{whole} of {counted(len(orders), 'order')} filled{partly}. {worth}"
 
 
@@ -139,18 +138,19 @@ def _corrections(found: Sources) -> list[EventRow]:
     ]  # fmt: skip
 
 
-def _leases(records: Sequence[LeaseRecord]) -> list[EventRow]:
-    """Who took the account, let it go, or took it over; renewals are left out."""
+def _leases(changes: Sequence[LeaseChange]) -> list[EventRow]:
+    """Who took the account over from another, and in one line the steps that held it and let it go, as they should."""
     rows: list[EventRow] = []
-    holder, free = "", True
-    for record in records:
-        if record.released:
-            rows.append(EventRow(record.at, EventLevel.INFO.value, "lease", f"{record.holder} let the account go"))
-        elif record.holder != holder and not free:
-            words = f"{record.holder} took the account over from {holder} (lease {record.number})"
+    steps: dict[str, None] = {}
+    for change in changes:
+        before, record = change.before, change.record
+        held = before is not None and not before.released
+        if held and before is not None and before.holder != record.holder and not record.released:
+            words = f"{record.holder} took the account over from {before.holder} (lease {record.number})"
             rows.append(EventRow(record.at, EventLevel.WARNING.value, "lease", words))
-        elif record.holder != holder or free:
-            words = f"{record.holder} took the account (lease {record.number})"
-            rows.append(EventRow(record.at, EventLevel.INFO.value, "lease", words))
-        holder, free = record.holder, record.released
+        elif not held:
+            steps[record.holder.partition(" @")[0].partition(" of ")[0]] = None
+    if steps:
+        words = f"The account was held by one step after the other: {listed(list(steps))}"
+        rows.append(EventRow(changes[0].record.at, EventLevel.INFO.value, "lease", words))
     return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 import polars as pl
@@ -13,15 +13,17 @@ from trading_core.errors import AccountMismatchError, SessionNotSettledError, Se
 from trading_core.execution.broker import SimulatedBroker
 from trading_core.execution.ledger import open_orders
 from trading_core.execution.reconciliation import Holdings, differences, expected
-from trading_core.execution.records import EventLevel, SessionStatus, SessionSummary
+from trading_core.execution.records import AdoptionRecord, EventLevel, SessionStatus, SessionSummary
 from trading_core.pipelines.account import TradingAccount
 from trading_core.pipelines.corporate_actions import actions_of, earlier_actions, effective_actions, tell_late
 from trading_core.pipelines.market_data import night_before, traded_opens
 from trading_core.pipelines.quality import seen_that_day
 from trading_core.pipelines.refs import SessionResult, dump
 from trading_core.pipelines.workspace import Workspace
-from trading_core.schema import BARS, SESSION, SYMBOL, AccountState, ActionKind, Fill, Position
+from trading_core.schema import BARS, SESSION, SYMBOL, AccountState, ActionKind, CashFlow, Fill, Position
 from trading_core.storage.tables import Predicate
+
+OPENING = "the platform"  # who adopts what an account holds before its first session
 
 
 def catch_up(ws: Workspace, account: TradingAccount, session: date, now: datetime, strict: bool = False) -> None:
@@ -71,9 +73,9 @@ def settle(ws: Workspace, account: TradingAccount, name: str, session: date, kin
     open_or_unknown = open_orders(ledger.orders(name, session))
     pending = bool(open_or_unknown) or undecided or not closed or bool(trading.fills_missing())
     if not pending and (state is None or state.status is not SessionStatus.SETTLED):
-        if sends:
-            reconcile(ws, account, session, now, foreign)
-        ledger.settle_session(name, session, _summary(ws, account, session, ledger.fills(name, session), now))
+        wanted = reconcile(ws, account, session, now, foreign) if sends else None
+        there = _standing(account, wanted)
+        ledger.settle_session(name, session, _summary(ws, account, session, there, now))
     return _result(ws, account, session, kind, now)
 
 
@@ -105,40 +107,95 @@ def _settle_broker(ws: Workspace, account: TradingAccount, broker: SimulatedBrok
 
 def reconcile(
     ws: Workspace, account: TradingAccount, session: date, now: datetime, foreign: Sequence[str] = ()
-) -> None:
-    """The ledger's own arithmetic must give the broker's positions and cash. Errors: AccountMismatchError.
+) -> Holdings | None:
+    """The ledger's own arithmetic must give the broker's positions and cash; returns what it gives for the end of `session`.
 
     Expected: what the last settled session (or a person since) left, through corporate actions and cash flows, plus the
-    fills of this session.
+    fills of this session. A broker that lives in the market may by now have restated positions and paid cash of later
+    sessions: that is explained too. None where the account has no past to reckon from. Errors: AccountMismatchError.
     """
-    wanted = _expected(ws, account, session, session, account.ledger.fills(account.name, session))
-    if wanted is not None:
-        _compare(account, session, now, differences(wanted, account.broker.account(), foreign))
+    adopted = [said for said in account.ledger.adoptions(account.name) if said.session == session]
+    wanted = (
+        _adopted(adopted[-1])
+        if adopted
+        else _expected(ws, account, session, session, account.ledger.fills(account.name, session))
+    )
+    if wanted is None:
+        return None
+    # What a person has adopted, strangers' orders included, is explained.
+    _compare(ws, account, session, now, wanted, _begun_since(ws, account, session, now), () if adopted else foreign)
+    return wanted.held
 
 
 def reconcile_before(ws: Workspace, account: TradingAccount, session: date, now: datetime) -> None:
     """Before T is decided: nothing may have moved at the broker that the ledger cannot explain, and no order may be open
-    there that was not sent from here. Errors: AccountMismatchError. An account without a past is taken as it is."""
+    there that was not sent from here. Errors: AccountMismatchError. A new account is taken as it is, and that is kept."""
     if account.name.startswith("shadow-") or account.ledger.session_state(account.name, session) is not None:
         return
-    wanted = _expected(ws, account, session, ws.sessions.previous(session), ())
+    before = ws.sessions.previous(session)
+    wanted = _expected(ws, account, session, before, ())
     if wanted is None:
+        if not isinstance(account.broker, SimulatedBroker):
+            adopt(ws, account, before, OPENING, "as it was when its first session was opened", now)
         return
     foreign = [order.order.client_order_id for order in account.broker.open_orders()]
-    overnight = () if isinstance(account.broker, SimulatedBroker) else actions_of(ws, session)
-    _compare(account, session, now, differences(wanted, account.broker.account(), foreign, overnight))
+    _compare(ws, account, session, now, wanted, _begun_since(ws, account, before, now), foreign)
 
 
-def _compare(account: TradingAccount, session: date, now: datetime, found: Sequence[str]) -> None:
+def adopt(ws: Workspace, account: TradingAccount, session: date, by: str, reason: str, now: datetime) -> AdoptionRecord:
+    """Takes the broker's positions and cash for the truth after `session`, and notes which later cash is in it already."""
+    there = account.broker.account()
+    later = _flows(account, _begun_since(ws, account, session, now))
+    ids = tuple(flow.flow_id for flow in later)
+    said = AdoptionRecord(account.name, session, there.positions, there.cash, by, reason, now, ids)
+    return account.ledger.adopt(said)
+
+
+def _begun_since(ws: Workspace, account: TradingAccount, session: date, now: datetime) -> list[date]:
+    """The sessions after `session` of which a broker that lives in the market may have restated or paid something by `now`."""
+    coming = ws.sessions.next(ws.sessions.last_closed(now))
+    if isinstance(account.broker, SimulatedBroker) or coming <= session:
+        return []
+    return ws.sessions.between(ws.sessions.next(session), coming)
+
+
+def _flows(account: TradingAccount, days: Sequence[date]) -> list[CashFlow]:
+    """What the broker lists of these sessions, each flow once."""
+    listed = {flow.flow_id: flow for day in days for flow in account.broker.cash_flows(day)}
+    return list(listed.values())
+
+
+def _compare(
+    ws: Workspace,
+    account: TradingAccount,
+    session: date,
+    now: datetime,
+    wanted: _Base,
+    later: Sequence[date],
+    foreign: Sequence[str],
+) -> None:
+    new = [flow.amount for flow in _flows(account, later) if flow.flow_id not in wanted.flows]
+    due = Holdings(wanted.held.positions, math.fsum([wanted.held.cash, *new]))
+    overnight = [action for day in later for action in actions_of(ws, day)]
+    found = differences(due, account.broker.account(), foreign, overnight)
     if found:
         account.session(session).event("mismatch", EventLevel.ALERT, "; ".join(found), now)
         raise AccountMismatchError(account.name, found)
 
 
-def _base(account: TradingAccount, session: date) -> tuple[date, Holdings] | None:
-    """What the account held after its last settled session before `session`, or by a person's word since, and when.
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What an account held at the end of `session`. `flows`: ids of later cash flows that are in its cash already."""
 
-    On an account's first session what its decision was made with; None when there is not even that.
+    session: date
+    held: Holdings
+    flows: frozenset[str] = frozenset()
+
+
+def _base(account: TradingAccount, session: date) -> _Base | None:
+    """Of the last settled session before `session`, or by a person's word since.
+
+    On a paper account's first session what its decision was made with; None when there is not even that.
     """
     ledger, known = account.ledger, None
     before = [s for s in ledger.sessions(account.name) if s.session < session]
@@ -147,30 +204,38 @@ def _base(account: TradingAccount, session: date) -> tuple[date, Holdings] | Non
         if state is None or state.summary is None:
             raise SessionNotSettledError(account.name, session, before[-1].session, 0)
         held = {p.symbol: p.quantity for p in state.summary.positions}
-        known = (before[-1].session, Holdings(held, state.summary.cash))
-    for adopted in ledger.adoptions(account.name):
-        if adopted.session < session and (known is None or adopted.session >= known[0]):
-            known = (adopted.session, Holdings({p.symbol: p.quantity for p in adopted.positions}, adopted.cash))
+        known = _Base(before[-1].session, Holdings(held, state.summary.cash))
+    for said in ledger.adoptions(account.name):
+        if said.session < session and (known is None or said.session >= known.session):
+            known = _adopted(said)
     decision = ledger.get_decision(account.name, session)
     if known is None and decision is not None:
-        known = (decision.decision_session, Holdings({h.symbol: h.quantity for h in decision.holdings}, decision.cash))
+        held = {h.symbol: h.quantity for h in decision.holdings}
+        known = _Base(decision.decision_session, Holdings(held, decision.cash))
     return known
+
+
+def _adopted(said: AdoptionRecord) -> _Base:
+    held = {position.symbol: position.quantity for position in said.positions}
+    return _Base(said.session, Holdings(held, said.cash), frozenset(said.flows))
 
 
 def _expected(
     ws: Workspace, account: TradingAccount, session: date, through: date, fills: Sequence[Fill]
-) -> Holdings | None:
+) -> _Base | None:
     """The ledger's arithmetic from what was before `session` up to and including `through`; None without a past. Cash flows
     on the way are recorded."""
     base = _base(account, session)
     if base is None:
         return None
-    since = ws.sessions.next(base[0])
+    since = ws.sessions.next(base.session)
     days = ws.sessions.between(since, through) if since <= through else []
-    flows = [flow for day in days for flow in account.broker.cash_flows(day)]
+    flows = _flows(account, days)
     for flow in flows:
         account.ledger.record_cash_flow(account.name, flow)
-    return expected(base[1], effective_actions(ws, account, days, base[1].positions), fills, flows)
+    new = [flow for flow in flows if flow.flow_id not in base.flows]
+    held = expected(base.held, effective_actions(ws, account, days, base.held.positions), fills, new)
+    return _Base(through, held, base.flows)
 
 
 def in_shares_of_close(ws: Workspace, account: TradingAccount, session: date) -> AccountState:
@@ -183,7 +248,7 @@ def in_shares_of_close(ws: Workspace, account: TradingAccount, session: date) ->
     if not any(position.symbol in ratios for position in there.positions):
         return there
     wanted = _expected(ws, account, session, ws.sessions.previous(session), ())
-    held = wanted.positions if wanted is not None else {}
+    held = wanted.held.positions if wanted is not None else {}
     return replace(there, positions=tuple(_unsplit(p, ratios.get(p.symbol, 1.0), held) for p in there.positions))
 
 
@@ -205,13 +270,30 @@ def splits_overnight(ws: Workspace, account: TradingAccount, session: date) -> d
     return ratios
 
 
+def _standing(account: TradingAccount, wanted: Holdings | None) -> AccountState:
+    """What is kept as the account's state at the session's end: of a broker that lives in the market, which may have moved on
+    to the next session's shares and cash, what the ledger reckons and the broker has confirmed."""
+    there = account.broker.account()
+    if wanted is None or isinstance(account.broker, SimulatedBroker):
+        return there
+    paid = {position.symbol: position for position in there.positions}
+    held = []
+    for symbol, quantity in sorted(wanted.positions.items()):
+        now = paid.get(symbol)
+        if quantity != 0.0 and now is not None:
+            held.append(Position(symbol, quantity, now.average_price * now.quantity / quantity))
+        elif quantity != 0.0:
+            held.append(Position(symbol, quantity, 0.0))
+    return AccountState(account.name, wanted.cash, tuple(held))
+
+
 def _summary(
-    ws: Workspace, account: TradingAccount, session: date, fills: Sequence[Fill], now: datetime
+    ws: Workspace, account: TradingAccount, session: date, state: AccountState, now: datetime
 ) -> SessionSummary:
-    state = account.broker.account()
+    fills = account.ledger.fills(account.name, session)
     return SessionSummary(
         cash=state.cash,
-        equity=_equity(ws, account, session),
+        equity=_equity(ws, state, session),
         positions=state.positions,
         orders=len(account.ledger.orders(account.name, session)),
         fills=len(fills),
@@ -220,9 +302,8 @@ def _summary(
     )
 
 
-def _equity(ws: Workspace, account: TradingAccount, session: date) -> float | None:
+def _equity(ws: Workspace, state: AccountState, session: date) -> float | None:
     """Cash plus positions at their last known close up to `session`; None when a position has no price at all."""
-    state = account.broker.account()
     held = [position.symbol for position in state.positions]
     if not held:
         return state.cash

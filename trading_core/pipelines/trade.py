@@ -8,9 +8,10 @@ again. Every step takes and returns references only.
 from __future__ import annotations
 
 import re
+import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from trading_core import config
 from trading_core.errors import InvalidConfigError, NoDataError, RiskRejectionError, StaleDataError
@@ -28,6 +29,7 @@ from trading_core.execution.records import (
     SessionStatus,
 )
 from trading_core.execution.registry import broker_entry
+from trading_core.execution.session import FLATTEN
 from trading_core.pipelines import deciding, settlement
 from trading_core.pipelines import infer as inference
 from trading_core.pipelines.account import TradingAccount, leased, open_account
@@ -42,7 +44,7 @@ from trading_core.pipelines.workspace import Workspace
 from trading_core.schema import FORECASTS, Side
 
 LIVE_POLICY, REPLAY_POLICY = "champion", "as-of"
-FLATTEN = "flatten"  # the label of orders, and the model of decisions, that close an account by hand
+BATCH = 20  # orders that are sent by one reading of the clock
 REPLAY_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 
@@ -105,7 +107,8 @@ def open_session(
     with leased(ws, choice.account, choice.broker, chosen, f"check of {traded}", now) as account:
         account.session(traded).refuse_when_halted()
         account.ledger.claim_account(choice.account, strategy, ws.market.id, now)
-        account.ledger.claim_identity(account.broker.identity(), choice.account)
+        if choice.kind.sends:
+            account.ledger.claim_identity(account.broker.identity(), choice.account)
         settlement.catch_up(ws, account, traded, now, strict)
         settlement.reconcile_before(ws, account, traded, now)
         account.ledger.open_session(choice.account, traded, decided, decided, now, run_id, strict=strict)
@@ -346,8 +349,16 @@ def _send_orders(
         fractional = config.load_strategy(ref.strategy, ws.settings).fractional
         orders = session.affordable(orders, decision, ws.costs.rates.buy, fractional)
     rules = gate(ws, account, decision, ref.kind, now, splits=splits)
-    done = session.send(decision, orders, rules, now)
-    return OrdersRef(ref.account, ref.session, side.value, done.sent, done.known, done.refused)
+    sent = known = refused = 0
+    started = time.monotonic()
+    for first in range(0, len(orders), BATCH):
+        # Many orders take minutes: windows are judged, and the lease is kept, by the time it is then.
+        at = now + timedelta(seconds=time.monotonic() - started)
+        if first:
+            account.keep(at)
+        done = session.send(decision, orders[first : first + BATCH], rules, at)
+        sent, known, refused = sent + done.sent, known + done.known, refused + done.refused
+    return OrdersRef(ref.account, ref.session, side.value, sent, known, refused)
 
 
 def restated(order: DecidedOrder, ratio: float) -> DecidedOrder:

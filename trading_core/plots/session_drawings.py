@@ -23,11 +23,12 @@ def equity_line(curve: Sequence[tuple[date, float]]) -> str:
     if len(known) < 2:
         return ""
     low, high = min(value for _, value in known), max(value for _, value in known)
-    spread = (high - low) or 1.0
-    points = " ".join(
-        f"{600 * k / (len(known) - 1):.1f},{66 - 60 * (value - low) / spread:.1f}" for k, (_, value) in enumerate(known)
-    )
     said = f"Equity from {known[0][0]} to {known[-1][0]}: lowest {low:,.2f}, highest {high:,.2f}"
+    low, high = (low, high) if high > low else (low - 1.0, high + 1.0)  # what has not moved lies in the middle
+    points = " ".join(
+        f"{600 * k / (len(known) - 1):.1f},{66 - 60 * (value - low) / (high - low):.1f}"
+        for k, (_, value) in enumerate(known)
+    )
     line = (
         f'<svg class="curve" viewBox="0 0 600 72" preserveAspectRatio="none" role="img" aria-label="{page.escape(said)}">'
         f'<polyline points="{points}" fill="none" stroke="var(--accent)" stroke-width="2" '
@@ -48,7 +49,7 @@ def outcome_scatter(rows: Sequence[OutcomeRow]) -> str:
     zero_x, zero_y = _place(0.0, across, _LEFT, _RIGHT), _place(0.0, up, _BOTTOM, _TOP)
     labels = (
         f'<text x="{_RIGHT + 10}" y="{zero_y - 5:.1f}" text-anchor="end">forecast</text>'
-        f'<text x="{_LEFT}" y="{HEIGHT - 4}">{_percent(across[0])}</text>'
+        f'<text x="{_LEFT}" y="{HEIGHT - 4}">{_percent(across[0]) if across[0] < 0 else ""}</text>'
         f'<text x="{_RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{_percent(across[1])}</text>'
         f'<text x="{zero_x + 6:.1f}" y="{_TOP - 14}">return {_percent(up[1])}</text>'
         f'<text x="{zero_x + 6:.1f}" y="{_BOTTOM + 18}">{_percent(up[0])}</text>'

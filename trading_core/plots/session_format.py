@@ -80,9 +80,7 @@ def more(total: int) -> str:
 
 def facts(pairs: Sequence[tuple[str, str]], label: str) -> str:
     """(name, value) pairs as a grid. Values are text."""
-    rows = "".join(
-        f"<div><dt>{page.escape(name)}</dt><dd>{page.escape(value)}</dd></div>" for name, value in pairs if value
-    )
+    rows = "".join(f"<div><dt>{dated(name)}</dt><dd>{page.escape(value)}</dd></div>" for name, value in pairs if value)
     return f'<dl class="facts figures" aria-label="{page.escape(label)}">{rows}</dl>'
 
 

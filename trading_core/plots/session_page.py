@@ -117,10 +117,10 @@ def _standing(shown: SessionPage) -> str:
         (f"Change since {account.before}", change),
         ("Cash", f.money(account.cash)),
         ("Positions", str(len(account.positions))),
-        ("Orders filled whole", f"{done} of {len(shown.orders)}"),
+        ("Orders filled whole", f"{done} of {len(shown.orders)}" if shown.orders else ""),
         ("Turnover", page.percent(account.turnover) if shown.fills else ""),
         ("Cost of trading", f.money(shown.totals.shortfall.costs) if shown.totals else ""),
-        ("Against the decision", f"{f.bps(shown.totals.decision_bps)} bps" if shown.totals else ""),
+        ("Against the decision", f"{f.bps(shown.totals.decision_bps)}{page.NBSP}bps" if shown.totals else ""),
     ]
     content = (
         f'<span class="pill {kind}">{page.escape(standing.standing.value)}</span>'

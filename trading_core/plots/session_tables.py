@@ -187,7 +187,7 @@ def history(states: Sequence[StateRow]) -> str:
         if state.filled > 0 and state.status != "filled":
             text += f" {f.shares(state.filled)}"
         reason = f" ({state.reason})" if state.reason else ""
-        said.append(f'{page.escape(text + reason)} <span class="of">{stamp}</span>')
+        said.append(f'{page.escape(text + reason)} <span class="of when">{stamp}</span>')
     return " → ".join(said) or '<span class="dim">nothing recorded</span>'
 
 
@@ -221,7 +221,7 @@ def _cost_facts(totals: Totals, shown: SessionPage) -> list[tuple[str, str]]:
 
     def said(amount: float) -> str:
         return (
-            f"{f.money(amount)} ({page.number(amount / cost.notional * 1e4, 1)} bps)"
+            f"{f.money(amount)} ({page.number(amount / cost.notional * 1e4, 1)}{page.NBSP}bps)"
             if cost.notional
             else f.money(amount)
         )

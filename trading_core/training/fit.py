@@ -233,13 +233,20 @@ def _built(problem: Problem) -> nn.Module:
 @contextmanager
 def _seeded(seed: int, device: Device) -> Iterator[None]:
     """Torch's random state set to `seed` inside and put back afterwards; deterministic kernels where they exist."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = _determinism()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []):
         torch.manual_seed(seed)
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            if (
+                before != _determinism()
+            ):  # the call imports torch's compiler: seconds that a closed form need not wait for
+                torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def _determinism() -> tuple[bool, bool]:
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 def _batches(windows: WindowSet) -> Batches:

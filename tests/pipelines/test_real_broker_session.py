@@ -1,0 +1,214 @@
+"""A whole session at a broker that lives in the market: sells for the open, buys for the cash that came, no auction of ours."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from pydantic import SecretStr
+from tiny_market import NOW, backfilled
+
+from trading_core.errors import AccountMismatchError, AmbiguousOrderError, BrokerUnreachableError, OrderWindowClosedError
+from trading_core.execution.ledger import Ledger
+from trading_core.execution.records import EventLevel, SessionStatus
+from trading_core.pipelines import refs, trade
+from trading_core.pipelines.workspace import Workspace
+from trading_core.schema import OrderStatus, Side
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "execution"))
+from alpaca_trading_server import KEY_ID, SECRET_KEY, AlpacaTradingServer
+
+FRI, MON, TUE = date(2025, 6, 13), date(2025, 6, 16), date(2025, 6, 17)
+BEFORE_MONDAY = datetime(2025, 6, 16, 13, 0, tzinfo=UTC)  # 09:00 in New York
+ACCOUNT = "alpaca-tiny-whole-shares"
+
+
+@pytest.fixture
+def server() -> Iterator[AlpacaTradingServer]:
+    with AlpacaTradingServer(BEFORE_MONDAY, cash="100000") as running:
+        yield running
+
+
+@pytest.fixture
+def real(copied: Callable[..., Workspace], server: AlpacaTradingServer) -> Workspace:
+    """A workspace that trades live at the stand-in, whole shares, the three best."""
+    ws = copied(
+        broker="alpaca",
+        trade_mode="live",
+        alpaca_url=server.url,
+        alpaca_key_id=SecretStr(KEY_ID),
+        alpaca_secret_key=SecretStr(SECRET_KEY),
+    )
+    folder = ws.settings.var_dir / "configs" / "strategies"
+    folder.mkdir(parents=True)
+    chosen = {"strategy": "top_k", "fractional": False, "params": {"k": 3}, "risk": {"max_position": 0.5}}
+    (folder / "whole-shares.yaml").write_text(yaml.safe_dump(chosen))
+    return ws
+
+
+def closes(ws: Workspace, day: date) -> dict[str, float]:
+    bars = ws.tables.read("bars").filter(pl.col("session") == day)
+    return dict(bars.select("symbol", "close").iter_rows())
+
+
+def decided(ws: Workspace, session: date, now: datetime) -> refs.SessionRef:
+    opened = trade.open_session(
+        ws, strategy="whole-shares", session=session, is_backfill=False, replay=None, run_id="run", now=now
+    )
+    return trade.decide(ws, trade.infer(ws, opened, now), now)
+
+
+def hold(server: AlpacaTradingServer, ws: Workspace, count: int = 2) -> list[str]:
+    """Lets the account hold symbols that the decision will want to sell: the worst forecasts."""
+    from decimal import Decimal
+
+    rows = ws.tables.read("forecasts").filter((pl.col("session") == FRI) & (pl.col("horizon") == 1)).sort("score")
+    prices = closes(ws, FRI)
+    worst = [symbol for symbol in rows["symbol"].to_list() if symbol in prices][:count]
+    for symbol in worst:
+        server.positions[symbol] = [Decimal(100), Decimal(str(round(prices[symbol], 2)))]
+    server.cash = Decimal("20000")
+    return worst
+
+
+def test_sells_at_the_open_then_buys_with_the_cash_that_is_there(real: Workspace, server: AlpacaTradingServer) -> None:
+    held, prices = hold(server, real), closes(real, FRI)
+    ref = decided(real, MON, BEFORE_MONDAY)
+    assert (ref.account, ref.kind, ref.broker) == (ACCOUNT, "live", "alpaca")
+    sold = trade.sell(real, ref, BEFORE_MONDAY)
+    assert (sold.submitted, sold.known, sold.refused) == (2, 0, 0)
+    assert {(p["symbol"], p["side"], p["time_in_force"]) for p in server.posts} == {(s, "sell", "opg") for s in held}
+    assert trade.waiting(real, ref, "sell", BEFORE_MONDAY) == 2
+    server.open_market(MON, {s: p * 0.97 for s, p in prices.items()})  # gaps down: less cash than planned
+    assert trade.waiting(real, ref, "sell", server.now) == 0
+    cash = float(server.cash)
+    bought = trade.buy(real, ref, server.now)
+    assert (bought.submitted, bought.refused) == (3, 0)
+    buys = [p for p in server.posts if p["side"] == "buy"]
+    spent = sum(float(p["qty"]) * prices[p["symbol"]] for p in buys)
+    assert 0.9 * cash < spent < cash * 0.995  # nearly all of it, and the margin is kept
+    assert all(p["time_in_force"] == "day" and float(p["qty"]).is_integer() for p in buys)
+    assert trade.buy(real, ref, server.now).submitted == 0  # run again: nothing new
+    assert len(server.posts) == 5
+    server.trade(prices)
+    assert trade.waiting(real, ref, "buy", server.now) == 0
+    assert trade.settle(real, ref, server.now).status == "pending"  # the day's bars are not there yet
+    server.close_market(MON, prices)
+    evening = server.now + timedelta(hours=2)
+    backfilled(real, MON, MON, now=evening)
+    done = trade.settle(real, ref, evening)
+    assert (done.status, done.orders, done.fills) == ("settled", 5, 5)
+    state = Ledger(real.ledger_store()).session_state(ACCOUNT, MON)
+    assert state is not None
+    assert state.status is SessionStatus.SETTLED
+    assert state.summary is not None
+    assert state.summary.cash == pytest.approx(float(server.cash), abs=1e-6)
+    assert {p.symbol: p.quantity for p in state.summary.positions} == {
+        s: float(q) for s, (q, _) in server.positions.items() if q
+    }
+
+
+def test_a_lost_answer_is_not_sent_again(real: Workspace, server: AlpacaTradingServer) -> None:
+    hold(server, real)
+    ref = decided(real, MON, BEFORE_MONDAY)
+    server.inject("submit", "lost answer")
+    with pytest.raises(AmbiguousOrderError):
+        trade.sell(real, ref, BEFORE_MONDAY)
+    ledger = Ledger(real.ledger_store())
+    assert [o.status for o in ledger.orders(ACCOUNT, MON)] == [OrderStatus.UNKNOWN]
+    done = trade.sell(real, ref, BEFORE_MONDAY + timedelta(seconds=1))
+    assert (done.submitted, done.known) == (1, 1)
+    assert sorted(o["symbol"] for o in server.orders.values()) == sorted(o["symbol"] for o in server.posts)
+    assert all(o.status is OrderStatus.ACCEPTED for o in ledger.orders(ACCOUNT, MON))
+
+
+def test_a_broker_that_does_not_answer_is_never_flat(real: Workspace, server: AlpacaTradingServer) -> None:
+    hold(server, real)
+    server.inject("positions", "503", times=50)
+    with pytest.raises(BrokerUnreachableError):
+        decided(real, MON, BEFORE_MONDAY)
+    assert Ledger(real.ledger_store()).get_decision(ACCOUNT, MON) is None
+    assert server.posts == []
+
+
+def test_orders_too_late_for_the_auction_are_refused(real: Workspace, server: AlpacaTradingServer) -> None:
+    hold(server, real)
+    ref = decided(real, MON, BEFORE_MONDAY)
+    late = datetime(2025, 6, 16, 13, 28, tzinfo=UTC)
+    with pytest.raises(OrderWindowClosedError, match="13:28"):
+        trade.sell(real, ref, late)
+    assert server.posts == []
+
+
+def test_what_nobody_explains_stops_trading_and_says_what(real: Workspace, server: AlpacaTradingServer) -> None:
+    from decimal import Decimal
+
+    prices = closes(real, FRI)
+    ref = decided(real, MON, BEFORE_MONDAY)
+    trade.sell(real, ref, BEFORE_MONDAY)
+    server.open_market(MON, prices)
+    trade.buy(real, ref, server.now)
+    server.trade(prices)
+    server.close_market(MON, prices)
+    evening = server.now + timedelta(hours=2)
+    backfilled(real, MON, MON, now=evening)
+    trade.settle(real, ref, evening)
+    first = next(iter(server.positions))
+    server.positions[first][0] += Decimal(7)  # somebody traded by hand
+    server.cash -= Decimal("5.55")
+    before_tuesday = datetime(2025, 6, 17, 13, 0, tzinfo=UTC)
+    server.now = before_tuesday
+    with pytest.raises(AccountMismatchError, match=rf"{first}: the ledger says .*cash: the ledger says"):
+        decided(real, TUE, before_tuesday)
+    events = Ledger(real.ledger_store()).events(ACCOUNT, TUE)
+    assert [(e.kind, e.level) for e in events] == [("mismatch", EventLevel.ALERT)]
+    from trading_core.pipelines import controls
+
+    controls.act(real, "adopt", ACCOUNT, "bought by hand", by="me", now=before_tuesday)
+    assert decided(real, TUE, before_tuesday).session == TUE
+
+
+def test_a_deposit_is_explained(real: Workspace, server: AlpacaTradingServer) -> None:
+    prices = closes(real, FRI)
+    ref = decided(real, MON, BEFORE_MONDAY)
+    trade.sell(real, ref, BEFORE_MONDAY)
+    server.open_market(MON, prices)
+    trade.buy(real, ref, server.now)
+    server.trade(prices)
+    server.pay("CSD", "250.00", MON)
+    server.close_market(MON, prices)
+    evening = server.now + timedelta(hours=2)
+    backfilled(real, MON, MON, now=evening)
+    assert trade.settle(real, ref, evening).status == "settled"
+    flows = Ledger(real.ledger_store()).cash_flows(ACCOUNT, MON)
+    assert [(f.kind.value, f.amount) for f in flows] == [("transfer", 250.0)]
+
+
+def test_a_shadow_decides_and_sends_nothing(real: Workspace, server: AlpacaTradingServer) -> None:
+    hold(server, real)
+    ws = Workspace(
+        real.settings.model_copy(update={"trade_mode": "shadow"}), real.market, real.store, real.tables, real.sessions
+    )
+    ref = decided(ws, MON, BEFORE_MONDAY)
+    assert (ref.account, ref.kind) == ("shadow-alpaca-tiny-whole-shares", "shadow")
+    assert trade.sell(ws, ref, BEFORE_MONDAY).refused == 2
+    assert trade.buy(ws, ref, BEFORE_MONDAY).refused == 3
+    decision = Ledger(ws.ledger_store()).get_decision(ref.account, MON)
+    assert decision is not None
+    assert {o.side for o in decision.orders} == {Side.SELL, Side.BUY}
+    assert server.posts == []
+
+
+@pytest.mark.parametrize("session", [date(2025, 6, 12), FRI])
+def test_no_replay_opens_a_connection(real: Workspace, server: AlpacaTradingServer, session: date) -> None:
+    ref = decided(real, session, NOW)
+    assert ref.kind == "replay"
+    trade.sell(real, ref, NOW)
+    trade.buy(real, ref, NOW)
+    trade.settle(real, ref, NOW)
+    assert server.requests == []
