@@ -17,6 +17,7 @@ ONLY ?=
 SEED ?=
 DAYS ?=
 LANES ?=
+EVERY ?=
 ALL ?=
 STAMP := $(VENV)/.installed
 
@@ -59,7 +60,7 @@ crash-run: setup  ## SESSIONS of daily trading with a crash in the middle, besid
 	@$(BIN)/python tests/e2e/crash_run.py --sessions $(SESSIONS)
 
 faults: setup  ## the fault matrix of docs/faults.md; ONLY=days SEED=123 DAYS=1 replays
-	@ONLY="$(ONLY)" SEED="$(SEED)" DAYS="$(DAYS)" LANES="$(LANES)" ALL="$(ALL)" $(BIN)/python tests/faults
+	@ONLY="$(ONLY)" SEED="$(SEED)" DAYS="$(DAYS)" LANES="$(LANES)" EVERY="$(EVERY)" ALL="$(ALL)" $(BIN)/python tests/faults
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -9,6 +9,7 @@ from airflow.sdk import Param, dag, result, task
 
 BY = "controls DAG"
 
+
 @dag(
     schedule=None,
     max_active_runs=1,

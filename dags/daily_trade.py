@@ -39,6 +39,7 @@ NO_RETRY = (
     "OrderWindowClosedError",
     "AccountMismatchError",
     "BrokerAccessError",
+    "MarketClosedError",
     "RiskRejectionError",
     "TradingHaltedError",
     "StrategyConflictError",

@@ -36,6 +36,8 @@ OPERATIONS = [
     "resume",
     "flatten",
     "settle",
+    "adopt",
+    "resolve",
     "status",
     "explain",
 ]

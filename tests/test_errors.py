@@ -143,6 +143,10 @@ SAMPLES: dict[str, tuple[TradingError, list[str]]] = {
             ["'paper-1'", "its lease 7 was followed by 8 of buy @host:13:35:cd", "running this step again is safe"],
         ),
         (
+            errors.MarketClosedError("alpaca", DAY),
+            ["'alpaca'", "does not open on 2026-11-27", "nothing is sent for it"],
+        ),
+        (
             errors.UnresolvedOrdersError("paper-1", DAY, ["sell 5 AAA", "sell 6 BBB"]),
             ["'paper-1'", "2026-11-27", "sell 5 AAA, sell 6 BBB", "Nothing more is sent", "docs/operations.md"],
         ),

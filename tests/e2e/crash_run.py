@@ -34,11 +34,11 @@ CRASHED, CALM = "crashed", "calm"
 NOT_DUE_IN_MINUTES = 12 * 60
 # Whoever restarts a scheduler waits up to five minutes until it looks after what the dead one left; here it looks sooner.
 IMPATIENT = {
-    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
-    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "30",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "60",  # of a busy machine: else it takes itself for dead
 }
-# What two accounts cannot have in common.
-OWN = {"account", "client_order_id", "fill_id", "decision_id", "run_id"}
+# What two accounts cannot have in common; and the state of the checkout, in which somebody may work meanwhile.
+OWN = {"account", "client_order_id", "fill_id", "decision_id", "run_id", "code_version"}
 PER_SESSION_S = 120
 
 
@@ -210,21 +210,33 @@ def verdict(platform: Platform, crash: Crash, first: Outcome, second: Outcome) -
     say(f"\n{'':<12}{CRASHED:>10}{CALM:>10}{'different':>12}")
     for what in ("decision", "order", "fill", "position", "equity"):
         counts = [sum(key[0] == what for key in found.facts) for found in (first, second)]
-        say(f"{what + 's':<12}{counts[0]:>10}{counts[1]:>10}{sum(key[0] == what for key in different):>12}")
+        wrong = sum(key[0] == what for key in different)
+        say(f"{what:<12}{counts[0]:>10}{counts[1]:>10}{wrong:>12}")
     say(f"{'seconds':<12}{first.seconds:>10.0f}{second.seconds:>10.0f}")
     say(f"final equity {first.equity!r} and {second.equity!r}; the crash was in {crash.session}")
     leases = Leases(platform.workspace().ledger_store())
     last = {name: leases.newest(account(name)) for name in (CRASHED, CALM)}
     say("lease records: " + ", ".join(f"{name} {lease.number if lease else 0}" for name, lease in last.items()))
-    for what, day, number in different[:10]:
-        say(f"DIFFERENT {what} {number} of {day}:")
-        say(f"  {CRASHED}: {first.facts.get((what, day, number))}\n  {CALM}: {second.facts.get((what, day, number))}")
+    for key in different[:10]:
+        what, day, number = key
+        say(f"DIFFERENT {what} {number} of {day}: {_difference(first.facts.get(key), second.facts.get(key))}")
     for replay, found in ((CRASHED, first), (CALM, second)):
         for run in found.failed:
             say(f"FAILED run of {replay}, {run}")
     good = not different and not first.failed and not second.failed and bool(first.facts)
     say("The crash left no trace." if good else "The two accounts DIFFER, or runs failed.")
     return 0 if good else 1
+
+
+def _difference(left: str | None, right: str | None) -> str:
+    """The first field that two records differ in."""
+    if left is None or right is None:
+        return f"only the {CALM if left is None else CRASHED} account has it"
+    one, other = json.loads(left), json.loads(right)
+    if not isinstance(one, dict):
+        return f"{one} and {other}"
+    found = [name for name in one if one[name] != other.get(name)]
+    return f"{', '.join(found)}; {str(one[found[0]])[:200]} and {str(other.get(found[0]))[:200]}"
 
 
 def say(text: str) -> None:

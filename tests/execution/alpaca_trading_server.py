@@ -129,6 +129,7 @@ class AlpacaTradingServer:
         self.positions: dict[str, list[Decimal]] = {}  # quantity (below 0 for shorts) and average price
         self.orders: dict[str, Row] = {}
         self.activities: list[Row] = []  # as they are answered, with the instant of their posting under "_posted"
+        self.closures: set[date] = set()  # sessions that the exchange has called off
         self.posts: list[Row] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.account: Row = {
@@ -323,6 +324,7 @@ class AlpacaTradingServer:
         routes: dict[tuple[str, str], tuple[str, Callable[[], Reply]]] = {
             ("GET", "/v2/account"): ("account", lambda: as_json({**self.account, "cash": _plain(self.cash)})),
             ("GET", "/v2/positions"): ("positions", self._positions),
+            ("GET", "/v2/calendar"): ("calendar", lambda: self._calendar(query)),
             ("GET", "/v2/orders"): ("orders", lambda: self._listed(query)),
             ("GET", "/v2/orders:by_client_order_id"): ("order", lambda: self._by_client_id(query)),
             ("GET", "/v2/account/activities"): ("activities", lambda: self._activity_page(None, query)),
@@ -331,6 +333,10 @@ class AlpacaTradingServer:
             ("DELETE", f"/v2/orders/{last}"): ("cancel", lambda: self._cancel(last)),
         }
         return routes.get((method, path), ("?", lambda: refusal(404, 40410000, "endpoint not found.")))
+
+    def _calendar(self, query: dict[str, str]) -> Reply:
+        days = self._sessions.between(date.fromisoformat(query["start"]), date.fromisoformat(query["end"]))
+        return as_json([{"date": str(d), "open": "09:30", "close": "16:00"} for d in days if d not in self.closures])
 
     def _positions(self) -> Reply:
         rows = []

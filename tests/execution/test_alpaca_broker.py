@@ -281,6 +281,11 @@ def test_a_block_on_the_account_is_asked_for_again_after_trouble(server: AlpacaT
 QUESTIONS: dict[str, tuple[str, str, Callable[[AlpacaBroker], object]]] = {
     "identity": ("account", "the question for its account", lambda broker: broker.identity()),
     "account": ("account", "the question for its account", lambda broker: broker.account()),
+    "calendar": (
+        "calendar",
+        f"the question whether the exchange opens on {TUE}",
+        lambda broker: broker.trades_on(TUE),
+    ),
     "positions": ("positions", "the question for its positions", lambda broker: broker.account()),
     "order": ("order", f"the question for order {KEY}", lambda broker: broker.order(KEY)),
     "orders": ("orders", f"the question for the orders of {TUE}", lambda broker: broker.orders(TUE)),

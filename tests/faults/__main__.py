@@ -32,6 +32,7 @@ def main() -> None:
             days=int(os.environ.get("DAYS") or 10_000),
             lanes=int(os.environ.get("LANES") or min(4, os.cpu_count() or 1)),
             folder=Path(folder),
+            every=int(os.environ.get("EVERY") or 1),
             thorough=bool(os.environ.get("ALL")),
         )
         print(HEAD, flush=True)

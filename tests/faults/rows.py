@@ -26,13 +26,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """`days`: simulated sessions. `lanes`: processes at once. `folder`: for ledgers, best in memory. `thorough`: also the
-    enumerations that take an hour (ALL=1)."""
+    """`days`: simulated sessions. `lanes`: processes at once. `folder`: for ledgers, best in memory. `every`: which first
+    kills of the pairs, each n-th (EVERY=n). `thorough`: also the enumerations that take an hour (ALL=1)."""
 
     seed: int
     days: int
     lanes: int
     folder: Path
+    every: int = 1
     thorough: bool = False
 
 
@@ -76,8 +77,11 @@ def kill_pairs(setting: Setting) -> Iterator[Row]:
     for flavour in FLAVOURS if setting.thorough else FLAVOURS[:1]:
         template = processes.template(flavour, setting.folder)
         plain = kills.undisturbed(template, setting.folder)
-        made = kills.pairs(template, plain, setting.folder, kills.states(plain.calls), setting.lanes)
-        yield row(f"pairs of kills: {flavour.name}", made)
+        states = kills.states(plain.calls)
+        firsts = states[:: setting.every]
+        made = kills.pairs(template, plain, setting.folder, firsts, setting.lanes)
+        note = f"{len(firsts)} of {len(states)} states that a first kill leaves, times those that a second one leaves"
+        yield row(f"pairs of kills: {flavour.name}", made, [note])
 
 
 def stopped(setting: Setting) -> Iterator[Row]:

@@ -7,12 +7,14 @@ must import polars but not have used it, as its threads do not survive a fork.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -25,13 +27,15 @@ from processes import in_child, spread
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pipelines"))
 from tiny_market import MARKET, NOW, settings_of
 
+from trading_core.errors import LeaseHeldError
 from trading_core.execution.ledger import Ledger
 from trading_core.execution.store_sqlite import SqliteStore
 from trading_core.pipelines import trade
 from trading_core.pipelines.workspace import Workspace, open_workspace
 
-FIRST, DAY = date(2025, 6, 10), date(2025, 6, 11)
-STRATEGY = "top2"
+FIRST, DAY = date(2025, 5, 13), date(2025, 5, 14)  # two of the four names change
+STRATEGY = "top4"
+WAITED = 3  # exit code
 TABLE_CALLS = ("read", "replace", "append", "version", "exists", "names", "sessions", "last_session", "first_session")
 ARTIFACT_CALLS = ("read_bytes", "write_bytes", "read_json", "write_json", "exists", "list", "create", "publish")
 REGISTRY_CALLS = ("get", "version", "resolve", "list", "find")
@@ -82,6 +86,18 @@ class Plain:
 
 
 def undisturbed(prepared: Path, folder: Path) -> Plain:
+    """Also imports in this process, without using it, what a session imports: its forks are faster then."""
+
+    def imported() -> list[str]:
+        before = set(sys.modules)
+        with _copied(prepared, folder) as var:
+            session(watched(var, Calls()), DAY)
+        return [name for name in sys.modules if name not in before]
+
+    for name in in_child(imported):
+        with suppress(ImportError):
+            importlib.import_module(name)
+
     def work() -> Plain:
         with _copied(prepared, folder) as var:
             calls = Calls()
@@ -115,16 +131,41 @@ def kills(prepared: Path, folder: Path, plain: Plain, lanes: int, every_call: bo
     return total
 
 
+def at_once(prepared: Path, folder: Path, plain: Plain, processes: int) -> Killed:
+    """That many processes trade the session on one ledger and one paper account at the same time."""
+
+    def work() -> Killed:
+        with _copied(prepared, folder) as var:
+            started = [_start(var, Calls()) for _ in range(processes)]
+            codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in started]
+            found = [f"a process ended with {code}" for code in codes if code not in (0, WAITED)]
+            if codes.count(WAITED) == processes:
+                found.append("every process waited in vain")
+            if _ended(var) != plain.ended:
+                found.append("it ended otherwise than a run alone")
+            return Killed(1, 0, [f"pipeline, {processes} at once: {what}" for what in found])
+
+    return in_child(work)
+
+
 def _in_process(var: Path, calls: Calls) -> int:
+    return os.waitpid(_start(var, calls), 0)[1]
+
+
+def _start(var: Path, calls: Calls) -> int:
     pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            session(watched(var, calls), DAY)
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitpid(pid, 0)[1]
+    if pid:
+        return pid
+    code = 1
+    try:
+        session(watched(var, calls), DAY)
+        code = 0
+    except LeaseHeldError:
+        code = WAITED  # the account was busy for longer than a step waits; Airflow runs it again
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 @contextmanager
@@ -153,9 +194,16 @@ def _ended(var: Path) -> dict[str, str]:
         for pk in (f"account#{record.account}", f"paper#{record.account}"):
             for item in store.query(pk):
                 if not item.sk.startswith(("lease#", "event#")):
-                    found[f"{pk} {item.sk}"] = hashlib.sha256(repr(sorted(item.doc.items())).encode()).hexdigest()
+                    found[f"{pk} {item.sk}"] = hashlib.sha256(repr(_timeless(item.doc)).encode()).hexdigest()
     store.close()
     return found
+
+
+def _timeless(value: Any) -> Any:
+    """A document without the times at which a step happened to write it."""
+    if isinstance(value, dict):
+        return sorted((k, _timeless(v)) for k, v in value.items() if k != "at" and not k.endswith("_at"))
+    return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
 def _sides(var: Path) -> tuple[str, ...]:
@@ -175,7 +223,7 @@ def main() -> None:
     var = Path(folder)
     strategies = var / "configs" / "strategies"
     strategies.mkdir(parents=True, exist_ok=True)
-    text = "strategy: top_k\ndescription: Two names.\nhorizon: 1\nparams: {k: 2}\nrisk: {max_position: 0.6}\n"
+    text = "strategy: top_k\ndescription: Four names.\nhorizon: 1\nparams: {k: 4}\n"
     (strategies / f"{STRATEGY}.yaml").write_text(text)
     make(var)
     session(open_workspace(MARKET, settings_of(var)), FIRST)

@@ -5,15 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
 from pydantic import SecretStr
-from tiny_market import NOW, backfilled
+from tiny_market import NOW, backfilled, rewritten
 
-from trading_core.errors import AccountMismatchError, AmbiguousOrderError, BrokerUnreachableError, OrderWindowClosedError
+from trading_core.errors import (
+    AccountMismatchError,
+    AmbiguousOrderError,
+    BrokerUnreachableError,
+    MarketClosedError,
+    OrderWindowClosedError,
+)
 from trading_core.execution.ledger import Ledger
 from trading_core.execution.records import EventLevel, SessionStatus
 from trading_core.pipelines import refs, trade
@@ -65,8 +72,6 @@ def decided(ws: Workspace, session: date, now: datetime) -> refs.SessionRef:
 
 def hold(server: AlpacaTradingServer, ws: Workspace, count: int = 2) -> list[str]:
     """Lets the account hold symbols that the decision will want to sell: the worst forecasts."""
-    from decimal import Decimal
-
     rows = ws.tables.read("forecasts").filter((pl.col("session") == FRI) & (pl.col("horizon") == 1)).sort("score")
     prices = closes(ws, FRI)
     worst = [symbol for symbol in rows["symbol"].to_list() if symbol in prices][:count]
@@ -136,6 +141,13 @@ def test_a_broker_that_does_not_answer_is_never_flat(real: Workspace, server: Al
     assert server.posts == []
 
 
+def test_a_session_that_the_exchange_called_off_is_not_traded(real: Workspace, server: AlpacaTradingServer) -> None:
+    server.closures.add(MON)
+    with pytest.raises(MarketClosedError, match="does not open on 2025-06-16"):
+        decided(real, MON, BEFORE_MONDAY)
+    assert Ledger(real.ledger_store()).last_session(ACCOUNT) is None
+
+
 def test_orders_too_late_for_the_auction_are_refused(real: Workspace, server: AlpacaTradingServer) -> None:
     hold(server, real)
     ref = decided(real, MON, BEFORE_MONDAY)
@@ -146,8 +158,6 @@ def test_orders_too_late_for_the_auction_are_refused(real: Workspace, server: Al
 
 
 def test_what_nobody_explains_stops_trading_and_says_what(real: Workspace, server: AlpacaTradingServer) -> None:
-    from decimal import Decimal
-
     prices = closes(real, FRI)
     ref = decided(real, MON, BEFORE_MONDAY)
     trade.sell(real, ref, BEFORE_MONDAY)
@@ -187,6 +197,92 @@ def test_a_deposit_is_explained(real: Workspace, server: AlpacaTradingServer) ->
     assert trade.settle(real, ref, evening).status == "settled"
     flows = Ledger(real.ledger_store()).cash_flows(ACCOUNT, MON)
     assert [(f.kind.value, f.amount) for f in flows] == [("transfer", 250.0)]
+
+
+def bought(ws: Workspace, server: AlpacaTradingServer, prices: dict[str, float]) -> refs.SessionRef:
+    """Monday traded to its close, not settled."""
+    ref = decided(ws, MON, BEFORE_MONDAY)
+    trade.sell(ws, ref, BEFORE_MONDAY)
+    server.open_market(MON, prices)
+    trade.buy(ws, ref, server.now)
+    server.trade(prices)
+    server.close_market(MON, prices)
+    return ref
+
+
+def test_cash_that_came_before_the_decision_is_explained_and_counts_once(
+    real: Workspace, server: AlpacaTradingServer
+) -> None:
+    prices = closes(real, FRI)
+    server.pay("DIV", "12.34", MON, symbol="SIM001")  # in the morning, before the account is opened: part of its past
+    bought(real, server, prices)
+    evening = server.now + timedelta(hours=2)
+    backfilled(real, MON, MON, now=evening)
+    server.now = before_tuesday = datetime(2025, 6, 17, 13, 0, tzinfo=UTC)
+    server.pay("DIV", "56.78", TUE, symbol="SIM001")  # of Tuesday, and there already when Tuesday is decided
+    ref = decided(real, TUE, before_tuesday)  # settles Monday on the way
+    ledger = Ledger(real.ledger_store())
+    monday = ledger.session_state(ACCOUNT, MON)
+    assert monday is not None
+    assert monday.summary is not None
+    assert monday.summary.cash == pytest.approx(float(server.cash) - 56.78, abs=1e-6)
+    trade.sell(real, ref, before_tuesday)
+    server.open_market(TUE, prices)
+    trade.buy(real, ref, server.now)
+    server.trade(prices)
+    server.close_market(TUE, prices)
+    evening = server.now + timedelta(hours=2)
+    backfilled(real, TUE, TUE, now=evening)
+    assert trade.settle(real, ref, evening).status == "settled"
+    tuesday = ledger.session_state(ACCOUNT, TUE)
+    assert tuesday is not None
+    assert tuesday.summary is not None
+    assert tuesday.summary.cash == pytest.approx(float(server.cash), abs=1e-6)
+
+
+def test_a_mismatch_while_settling_can_be_adopted(real: Workspace, server: AlpacaTradingServer) -> None:
+    from trading_core.pipelines import controls
+
+    ref = bought(real, server, closes(real, FRI))
+    server.cash -= Decimal("9.99")  # nobody says why
+    evening = server.now + timedelta(hours=2)
+    backfilled(real, MON, MON, now=evening)
+    with pytest.raises(AccountMismatchError, match="cash: the ledger says"):
+        trade.settle(real, ref, evening)
+    controls.act(real, "adopt", ACCOUNT, "a fee", by="me", now=evening)
+    assert trade.settle(real, ref, evening).status == "settled"
+    server.now = before_tuesday = datetime(2025, 6, 17, 13, 0, tzinfo=UTC)
+    assert decided(real, TUE, before_tuesday).session == TUE
+
+
+def test_a_split_overnight_is_neither_a_mismatch_nor_a_fortune(real: Workspace, server: AlpacaTradingServer) -> None:
+    """The broker restates Tuesday's split before Tuesday is decided, and before Monday is settled."""
+    prices = closes(real, FRI)
+    bought(real, server, prices)
+    evening = server.now + timedelta(hours=2)
+    backfilled(real, MON, MON, now=evening)
+    symbol = next(s for s, (quantity, _) in server.positions.items() if quantity)
+    before = float(server.positions[symbol][0])
+    actions = real.tables.read("corporate_actions")
+    split = actions.head(1).with_columns(
+        symbol=pl.lit(symbol), session=pl.lit(TUE), kind=pl.lit("split"), value=pl.lit(2.0), known_at=pl.lit(MON)
+    )
+    rewritten(real, "corporate_actions", lambda there: pl.concat([there, split.select(there.columns)]), TUE)
+    server.positions[symbol][0] *= 2
+    server.positions[symbol][1] /= 2
+    server.now = before_tuesday = datetime(2025, 6, 17, 13, 0, tzinfo=UTC)
+    ref = decided(real, TUE, before_tuesday)
+    ledger = Ledger(real.ledger_store())
+    monday, decision = ledger.session_state(ACCOUNT, MON), ledger.get_decision(ACCOUNT, TUE)
+    assert monday is not None
+    assert monday.summary is not None
+    assert decision is not None
+    assert {p.symbol: p.quantity for p in monday.summary.positions}[symbol] == before
+    assert {h.symbol: h.quantity for h in decision.holdings}[symbol] == before
+    assert decision.equity == pytest.approx(monday.summary.equity, rel=1e-9)
+    trade.sell(real, ref, before_tuesday)
+    sold = {p["symbol"]: float(p["qty"]) for p in server.posts if p["side"] == "sell"}
+    assert sold.get(symbol, 2 * before) == 2 * before  # in the shares that are traded now
 
 
 def test_a_shadow_decides_and_sends_nothing(real: Workspace, server: AlpacaTradingServer) -> None:

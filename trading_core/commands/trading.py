@@ -1,4 +1,6 @@
-"""`trading trade`, `settle`, `halt`, `resume`, `flatten`, `status`, `explain` and `executions list`: what concerns an account."""
+"""`trading trade`, `settle`, `halt`, `resume`, `flatten`, `adopt`, `resolve`, `status`, `explain` and `executions list`: what
+concerns an account.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,8 @@ RunId = Callable[[], str]
 Account = Annotated[str, typer.Option(help="An account id, or all.")]
 Reason = Annotated[str, typer.Option(help="Kept in the ledger.")]
 
+BY = "trading command"  # who, as the ledger has it
+
 executions_app = typer.Typer(help="What was executed.", no_args_is_help=True)
 
 
@@ -23,6 +27,7 @@ def add_trading(app: typer.Typer, now: Clock, run_id: RunId) -> None:
     """Adds the commands to the program; `now` reads the clock, `run_id` names a run."""
     _add_trade(app, now, run_id)
     _add_controls(app, now)
+    _add_repairs(app, now)
     _add_status(app, now)
     _add_explain(app)
 
@@ -63,7 +68,7 @@ def _add_controls(app: typer.Typer, now: Clock) -> None:
     def control(action: str, market: str, account: str, reason: str, as_json: bool) -> None:
         from trading_core.pipelines import controls
 
-        show(controls.act(opened(market), action, account, reason, by="trading command", now=now()), as_json)
+        show(controls.act(opened(market), action, account, reason, by=BY, now=now()), as_json)
 
     @app.command()
     def halt(market: Market = "", account: Account = "all", reason: Reason = "by hand", as_json: Json = False) -> None:
@@ -95,6 +100,36 @@ def _add_controls(app: typer.Typer, now: Clock) -> None:
     ) -> None:
         """Fill what the market has filled since, without starting a new session."""
         control("settle", market, account, "", as_json)
+
+
+def _add_repairs(app: typer.Typer, now: Clock) -> None:
+    """What a person says after having looked at the broker."""
+
+    @app.command()
+    def adopt(
+        account: Annotated[str, typer.Option(help="The account, after a mismatch that you have looked into.")],
+        reason: Annotated[str, typer.Option(help="What it was. Kept in the ledger.")],
+        market: Market = "",
+        as_json: Json = False,
+    ) -> None:
+        """Take the broker's positions and cash for the truth from now on."""
+        from trading_core.pipelines import controls
+
+        show(controls.act(opened(market), "adopt", account, reason, by=BY, now=now()), as_json)
+
+    @app.command()
+    def resolve(
+        order: Annotated[
+            str, typer.Argument(metavar="ORDER_ID", help="The client order id; `trading status` shows it.")
+        ],
+        reason: Annotated[str, typer.Option(help="How you know. Kept in the ledger.")],
+        market: Market = "",
+        as_json: Json = False,
+    ) -> None:
+        """End an UNKNOWN order that you did not find at the broker. The broker is asked once more before."""
+        from trading_core.pipelines import controls
+
+        show(controls.resolve(opened(market), order, reason, by=BY, now=now()), as_json)
 
 
 def _add_status(app: typer.Typer, now: Clock) -> None:

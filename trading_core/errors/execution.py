@@ -110,6 +110,15 @@ class NotASessionError(ExecutionError):
 
 
 @dataclass(eq=False)
+class MarketClosedError(ExecutionError):
+    broker: str
+    session: date
+
+    def __str__(self) -> str:
+        return f"Broker '{self.broker}' says that its exchange does not open on {self.session}, a closure that our calendar does not know. Nothing was decided and nothing is sent for it; the next session trades on."
+
+
+@dataclass(eq=False)
 class DuplicateOrderError(ExecutionError):
     """A broker's refusal of a client order id it has seen before."""
 

@@ -108,6 +108,11 @@ class AlpacaBroker:
                 return AccountState(self._account, cash, positions)
         raise BrokerUnreachableError(self.name, what, "its cash moved each time while its positions were asked for")
 
+    def trades_on(self, session: date) -> bool:
+        day = session.isoformat()
+        what = f"the question whether the exchange opens on {day}"
+        return self._ask(what, "/calendar", lambda content: answers.opens_on(content, day), {"start": day, "end": day})
+
     def window(self, kind: OrderKind, session: date, sessions: Sessions) -> OrderWindow:
         opened, closed = sessions.open(session), sessions.close(session)
         queued_from = sessions.close(sessions.previous(session))

@@ -213,6 +213,11 @@ def account_of(row: Any) -> AccountAnswer:
     return AccountAnswer(text_of(row, "account_number"), float(number_of(row, "cash")), trouble)
 
 
+def opens_on(content: Any, day: str) -> bool:
+    """Whether the calendar's rows for one day hold it."""
+    return any(text_of(row, "date") == day for row in rows_of(content))
+
+
 def positions_of(content: Any) -> tuple[Position, ...]:
     """Sorted by symbol. A short position is told by its side; its quantity may come with either sign."""
     found: dict[str, Position] = {}

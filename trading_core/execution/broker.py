@@ -123,3 +123,12 @@ class SimulatedBroker(Protocol):
     def took_effect(self, session: date) -> list[AppliedAction]:
         """The corporate actions that changed the account in a settled session, in order; late ones included."""
         ...
+
+
+@runtime_checkable
+class CalendarBroker(Protocol):
+    """A broker that says itself when its exchange trades: closures at short notice are in no calendar of ours."""
+
+    def trades_on(self, session: date) -> bool:
+        """Whether the exchange opens on that date."""
+        ...

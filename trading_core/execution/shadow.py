@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 from trading_core.errors import OrderRefusedError
-from trading_core.execution.broker import Broker, BrokerTraits, OrderWindow
+from trading_core.execution.broker import Broker, BrokerTraits, CalendarBroker, OrderWindow
 from trading_core.schema import AccountState, CashFlow, Fill, Order, OrderKind, OrderState
 from trading_core.sessions import Sessions
 
@@ -26,6 +26,9 @@ class ReadOnlyBroker:
 
     def account(self) -> AccountState:
         return self._inner.account()
+
+    def trades_on(self, session: date) -> bool:
+        return self._inner.trades_on(session) if isinstance(self._inner, CalendarBroker) else True
 
     def window(self, kind: OrderKind, session: date, sessions: Sessions) -> OrderWindow:
         return self._inner.window(kind, session, sessions)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 from trading_core import config
-from trading_core.errors import InvalidConfigError, NoDataError, RiskRejectionError, StaleDataError
+from trading_core.errors import InvalidConfigError, MarketClosedError, NoDataError, RiskRejectionError, StaleDataError
 from trading_core.execution.accounts import AccountChoice, AccountKind, resolve_account
-from trading_core.execution.broker import SimulatedBroker
+from trading_core.execution.broker import CalendarBroker, SimulatedBroker
 from trading_core.execution.ids import decision_id
 from trading_core.execution.ledger import Ledger
 from trading_core.execution.records import (
@@ -106,6 +106,8 @@ def open_session(
     strict = choice.kind is AccountKind.REPLAY
     with leased(ws, choice.account, choice.broker, chosen, f"check of {traded}", now) as account:
         account.session(traded).refuse_when_halted()
+        if isinstance(account.broker, CalendarBroker) and not account.broker.trades_on(traded):
+            raise MarketClosedError(account.broker.name, traded)
         account.ledger.claim_account(choice.account, strategy, ws.market.id, now)
         if choice.kind.sends:
             account.ledger.claim_identity(account.broker.identity(), choice.account)
