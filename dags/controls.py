@@ -7,8 +7,6 @@ from typing import Any
 import runtime
 from airflow.sdk import Param, dag, result, task
 
-BY = "controls DAG"
-
 
 @dag(
     schedule=None,
@@ -55,12 +53,12 @@ def controls() -> None:
         from trading_core.pipelines import controls as pipeline
 
         params, ws, now = runtime.form(), runtime.workspace(), runtime.now()
-        action, order = params["action"], params["order"]
+        action, order, by = params["action"], params["order"], f"{runtime.triggered_by()} by the DAG controls"
         if (action == "resolve") != bool(order):
             raise AirflowFailException("The action resolve needs an order id, and no other action takes one.")
         if action == "resolve":
-            return pipeline.resolve(ws, order, params["reason"], by=BY, now=now)
-        return pipeline.act(ws, action, params["account"], params["reason"], by=BY, now=now)
+            return pipeline.resolve(ws, order, params["reason"], by=by, now=now)
+        return pipeline.act(ws, action, params["account"], params["reason"], by=by, now=now)
 
     act()
 

@@ -147,6 +147,11 @@ def run_type() -> str:
     return str(getattr(get_current_context()["dag_run"].run_type, "value", get_current_context()["dag_run"].run_type))
 
 
+def triggered_by() -> str:
+    """The name of the user who started this run, as Airflow knows it."""
+    return getattr(get_current_context()["dag_run"], "triggering_user_name", None) or "somebody"
+
+
 def safe_run_id() -> str:
     """The run's id as a path-safe token, unique per DAG run."""
     import hashlib

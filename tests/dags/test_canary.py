@@ -68,7 +68,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
     return Left(folder, trading_site.play(folder, SCENARIOS, **SECRETS))
 
 
-pytestmark = [pytest.mark.airflow, pytest.mark.thorough]
+pytestmark = [pytest.mark.airflow, pytest.mark.thorough, pytest.mark.timeout(2 * trading_site.PATIENCE_S)]
 
 
 def spellings(secret: str) -> set[bytes]:

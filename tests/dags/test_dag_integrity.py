@@ -74,6 +74,8 @@ REFUSED: list[tuple[str, str, Any]] = [
     ("controls", "action", "explode"),
     ("controls", "reason", ""),
     ("controls", "reason", "x" * 201),
+    ("controls", "order", 7),
+    ("controls", "order", "t" * 65),
 ]
 # The same fields must take what is right: a schema that refuses everything would pass the list above.
 ACCEPTED: list[tuple[str, str, Any]] = [
@@ -108,7 +110,8 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("daily_trade", "strategy", "equal-weight"),
     ("daily_trade", "session", "2026-11-27"),
     ("daily_trade", "replay", "what-if-1"),
-    ("controls", "action", "flatten"),
+    *(("controls", "action", name) for name in ("halt", "resume", "flatten", "settle", "adopt", "resolve")),
+    ("controls", "order", "t75d7966d9780abd4f89bb9ed6998370d2957571b74d6f4e"),
     ("controls", "reason", "earnings season"),
 ]
 OTHER_SETTINGS = {

@@ -29,9 +29,11 @@ SCENARIOS = [
     Scenario("late, nobody there", dag="late", env=NOWHERE),
     Scenario("backfill", WHOLE, ledger="old", backfill="2025-06-10", server=True),
     Scenario("old session", {**WHOLE, "session": "2025-06-11"}, ledger="old", server=True),
+    Scenario("no order named", {"market": "tiny", "action": "resolve"}, dag="controls"),
+    Scenario("no such order", {"market": "tiny", "action": "resolve", "order": "t0"}, dag="controls"),
     Scenario("at the broker", WHOLE, server=True, held=2),
 ]
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.thorough, pytest.mark.timeout(2 * trading_site.PATIENCE_S)]
 
 
 @dataclass(frozen=True)
@@ -158,3 +160,13 @@ def test_these_runs_had_the_coming_session_of_the_clock() -> None:
     from trading_core.sessions import Sessions
 
     assert Sessions("XNYS").tradable(trading_site.MON, BEFORE_OPEN)
+
+
+def test_the_dag_controls_ends_no_order_that_is_not_named_or_not_there(played: Played) -> None:
+    for name, words in (
+        ("no order named", "The action resolve needs an order id"),
+        ("no such order", "UnknownNameError"),
+    ):
+        assert (played[name].run, played[name].tasks) == ("failed", {"act": "failed"})
+        assert words in played.part(name)
+    assert played["no order named"].tries["act"] == 1

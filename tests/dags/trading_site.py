@@ -31,6 +31,8 @@ MON = date(2025, 6, 16)  # the session after tiny_market.LAST
 BEFORE_OPEN = datetime(2025, 6, 16, 13, 0, tzinfo=UTC)  # 09:00 in New York, half an hour before it opens
 ALPACA = {"TRADING_BROKER": "alpaca", "TRADING_TRADE_MODE": "live"}
 DAGS = ("daily_trade", "controls")
+SYMBOLS = 16  # top10 finds its ten among them
+PATIENCE_S = 800  # of a machine that has other work; nothing here waits by the clock
 
 
 @dataclass
@@ -102,12 +104,15 @@ def prepare(folder: Path, **more: str) -> None:
     found = variables(folder / "airflow", folder / "var", **more)
     command = [sys.executable, "-m", "airflow", "db", "migrate"]
     migrating = subprocess.Popen(command, env=found, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    tiny_market.prepare(folder / "var")
+    ws = tiny_market.new_market(folder / "var", options={**tiny_market.OPTIONS, "symbols": SYMBOLS})
+    tiny_market.backfilled(ws)
+    tiny_market.trained(ws)
+    tiny_market.forecast(ws)
     strategies = folder / "var" / "configs" / "strategies"
     strategies.mkdir(parents=True)
     chosen = {"strategy": "top_k", "fractional": False, "params": {"k": 3}, "risk": {"max_position": 0.5}}
     (strategies / "whole-shares.yaml").write_text(yaml.safe_dump(chosen))
-    output = migrating.communicate(timeout=280)[0]
+    output = migrating.communicate(timeout=PATIENCE_S)[0]
     assert migrating.returncode == 0, output.decode()[-4000:]
 
 
@@ -116,7 +121,7 @@ def play(folder: Path, scenarios: list[Scenario], **more: str) -> dict[str, Told
     (folder / "asked.json").write_text(json.dumps([asdict(scenario) for scenario in scenarios]))
     found = variables(folder / "airflow", folder / "var", **more)
     command = [sys.executable, "-W", "ignore", __file__, str(folder)]
-    done = subprocess.run(command, env=found, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, env=found, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     (folder / "output.txt").write_text(done.stdout + done.stderr)
     return {name: Told(**told) for name, told in json.loads((folder / "told.json").read_text()).items()}

@@ -91,6 +91,7 @@ def test_what_is_learned_after_two_sessions_takes_effect_on_what_they_left_of_it
     assert ledger.events(account, FRI) == told  # run again, nothing is told twice
 
 
+@pytest.mark.thorough
 def test_what_comes_between_the_broker_and_the_ledger_waits_for_the_next_session(
     ws: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +120,7 @@ def test_what_comes_between_the_broker_and_the_ledger_waits_for_the_next_session
     assert held(ws, account, THU).get(symbol, 0.0) == pytest.approx(expected)
 
 
+@pytest.mark.thorough
 def test_an_action_of_a_weekend_is_the_next_sessions_as_in_the_backtest(ws: Workspace) -> None:
     symbols = ws.tables.read("bars")["symbol"].unique().sort().to_list()
     events = [CorporateAction(symbol, SATURDAY, ActionKind.SPLIT, 2.0) for symbol in symbols[::2]]
