@@ -66,7 +66,11 @@ def test_a_report_can_send_nothing_and_belongs_to_no_origin(store: ArtifactStore
 
 @pytest.mark.parametrize(
     ("dag_id", "text"),
-    [(DAG, "so far"), ("daily_trade", "Its task settle puts it here"), ("controls", "A run of controls makes no report")],
+    [
+        (DAG, "so far"),
+        ("daily_trade", "Its task settle puts it here"),
+        ("controls", "A run of controls makes no report"),
+    ],
 )
 def test_a_run_without_a_report_says_so(store: ArtifactStore, dag_id: str, text: str) -> None:
     page = run_page(store, dag_id, RUN)
