@@ -243,7 +243,9 @@ def test_an_empty_ledger_is_an_empty_list(trading: Callable[..., Answer]) -> Non
 def test_an_empty_ledger_has_no_account_and_no_order(trading: Callable[..., Answer]) -> None:
     assert trading("status", "--json").json() == []
     assert "No account yet. Trade a session with `trading trade`." in trading("status").out
-    refused(trading("explain", "t123456"), "Market 'simulated' has no order yet", "Trade a session with `trading trade`")
+    refused(
+        trading("explain", "t123456"), "Market 'simulated' has no order yet", "Trade a session with `trading trade`"
+    )
 
 
 def test_a_market_without_models_is_an_empty_list(
