@@ -59,7 +59,7 @@ test-thorough:  ## the rest of them: kills, races, random orders, whole other pr
 crash-run: setup  ## SESSIONS of daily trading with a crash in the middle, beside the same ones undisturbed (SESSIONS=20: minutes)
 	@$(BIN)/python tests/e2e/crash_run.py --sessions $(SESSIONS)
 
-faults: setup  ## the fault matrix of docs/faults.md; ONLY=days SEED=123 DAYS=1 replays
+faults: setup  ## the fault matrix, as a table; ONLY=days SEED=123 DAYS=1 replays
 	@ONLY="$(ONLY)" SEED="$(SEED)" DAYS="$(DAYS)" LANES="$(LANES)" EVERY="$(EVERY)" ALL="$(ALL)" $(BIN)/python tests/faults
 
 lint: setup  ## ruff and mypy

@@ -55,11 +55,18 @@ def test_a_killed_session_ends_as_an_undisturbed_one(
 def test_a_stopped_process_writes_nothing_after_its_retry_has_traded(
     template: Template, plain: kills.Undisturbed, folder: Path
 ) -> None:
-    """Stopped with its lease held it loses it; stopped right before it sends, the broker knows the id already."""
+    """Stopped right before it sends, the broker knows the id already and nothing is left to write; stopped right before it
+    writes that it is about to send, it finds its lease lost and sends nothing."""
     sends = [number for number, name in enumerate(plain.calls, 1) if name == "broker.submit"]
+    writes = [number for number, name in enumerate(plain.calls, 1) if name.endswith("transact_new")]
+    last_write = max(number for number in writes if number < sends[0])
     made, ends = races.stopped(template, plain, folder, [(sends[0], BEFORE), (sends[-1], BEFORE)], LANES)
     assert made.found == []
-    assert ends == {"LeaseLostError": 2, "late sends refused": 2}
+    assert ends == {"nothing left to do": 2, "late sends refused": 2}
+    made, ends = races.stopped(template, plain, folder, [(last_write, BEFORE)], LANES)
+    assert made.found == []
+    assert ends["LeaseLostError"] == 1
+    assert ends["late sends refused"] == 0
 
 
 def test_sixteen_processes_at_once_send_one_set_of_orders(

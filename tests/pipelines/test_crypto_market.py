@@ -142,7 +142,7 @@ def test_a_decision_that_comes_too_late_is_refused(ws: Workspace) -> None:
     )
     assert opened.kind == "live"
     inferred = trade.infer(ws, opened, NOW)
-    with pytest.raises(OrderWindowClosedError, match="The open of 2025-06-15 passed at 2025-06-15 00:00 UTC"):
+    with pytest.raises(OrderWindowClosedError, match="could be sent until 2025-06-15 02:00 UTC"):
         trade.decide(ws, inferred, datetime(2025, 6, 15, 2, 0, tzinfo=UTC))
     trade.decide(ws, inferred, datetime(2025, 6, 15, 1, 59, tzinfo=UTC))
 

@@ -70,7 +70,7 @@ def test_a_live_step_that_wakes_up_after_the_open_sends_nothing(ws: Workspace, d
         step: Any = trade.buy
     else:
         step = trade.decide
-    with pytest.raises(OrderWindowClosedError, match=r"The open of 2025-06-16 passed at 2025-06-16 13:30 UTC"):
+    with pytest.raises(OrderWindowClosedError, match=r"could be sent until 2025-06-16 13:30 UTC"):
         step(ws, ref, MON_OPEN)
     assert Ledger(ws.ledger_store()).orders(LIVE, MON) == []
 
