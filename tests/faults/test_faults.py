@@ -1,4 +1,4 @@
-"""A slice of the fault matrix that takes seconds; `make faults` is the whole."""
+"""A slice of the fault matrix that takes seconds; `make faults` is the whole, with every call, pair, flavour and planted bug."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 
 import kills
 import mutants
-import one_fault
 import processes
 import pytest
 import races
 from calls import BEFORE
-from processes import FLAVOURS, Flavour, Template, fast_folder
+from processes import FLAVOURS, Template, fast_folder
 from world import World
 
 LANES = 2
@@ -80,24 +79,3 @@ def test_a_planted_bug_is_seen(name: str) -> None:
     made, seen = mutants.planted(1, 1, [name])
     assert made.found == []
     assert list(seen) == [name]
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("flavour", FLAVOURS, ids=lambda flavour: flavour.name)
-def test_kills_stops_and_faults_everywhere(flavour: Flavour, folder: Path) -> None:
-    template = processes.template(flavour, folder)
-    plain = kills.undisturbed(template, folder)
-    effects = kills.points(plain.calls, effects_only=True)
-    assert kills.single(template, plain, folder, effects, LANES).found == []
-    assert kills.pairs(template, plain, folder, kills.states(plain.calls)[::12], LANES).found == []
-    assert races.stopped(template, plain, folder, effects[::4], LANES)[0].found == []
-    stage = one_fault.Stage(flavour)
-    assert one_fault.broker_once(stage, LANES).found == []
-    assert one_fault.storage_gone(stage, LANES, every=5).found == []
-
-
-@pytest.mark.thorough
-def test_every_planted_bug_is_seen() -> None:
-    made, seen = mutants.planted(1, LANES)
-    assert made.found == []
-    assert len(seen) == len(mutants.MUTANTS)
