@@ -355,9 +355,12 @@ def _send_orders(
     started = time.monotonic()
     for first in range(0, len(orders), BATCH):
         # Many orders take minutes: windows are judged, and the lease is kept, by the time it is then.
-        at = now + timedelta(seconds=time.monotonic() - started)
+        # In a replay, and for the first of them, it is the time that was handed in.
+        at = now
         if first:
-            account.keep(at)
+            elapsed = timedelta(seconds=time.monotonic() - started)
+            account.keep(now + elapsed)
+            at = now if account.policy.replay else now + elapsed
         done = session.send(decision, orders[first : first + BATCH], rules, at)
         sent, known, refused = sent + done.sent, known + done.known, refused + done.refused
     return OrdersRef(ref.account, ref.session, side.value, sent, known, refused)
