@@ -126,6 +126,7 @@ class AlpacaTradingServer:
         self.cash, self.shorting, self.duplicates_last = Decimal(cash), False, False
         self.largest_page = 500  # of orders; a smaller one is obeyed without a word
         self.prices: dict[str, Decimal] = {}  # last ones; without one nothing is checked against the cash
+        self.trades: dict[str, Row] = {}  # the market data API's last ones, see `quote`
         self.positions: dict[str, list[Decimal]] = {}  # quantity (below 0 for shorts) and average price
         self.orders: dict[str, Row] = {}
         self.activities: list[Row] = []  # as they are answered, with the instant of their posting under "_posted"
@@ -195,6 +196,10 @@ class AlpacaTradingServer:
             self.now = self._sessions.open(session) + timedelta(seconds=1)
             self._trade(("opg", "day"), prices, liquidity or {})
             self._end("opg", "canceled")
+
+    def quote(self, symbol: str, price: float, at: datetime | None = None) -> None:
+        """A trade that the market data API tells as the last one; nothing fills by it."""
+        self.trades[symbol] = {"t": _stamp(at or self.now), "x": "V", "p": price, "s": 100, "z": "C"}
 
     def trade(self, prices: Mapping[str, float], liquidity: Mapping[str, float] | None = None) -> None:
         """Day orders fill at these prices, as far as there are shares."""
@@ -325,6 +330,7 @@ class AlpacaTradingServer:
             ("GET", "/v2/account"): ("account", lambda: as_json({**self.account, "cash": _plain(self.cash)})),
             ("GET", "/v2/positions"): ("positions", self._positions),
             ("GET", "/v2/calendar"): ("calendar", lambda: self._calendar(query)),
+            ("GET", "/v2/stocks/trades/latest"): ("last trades", lambda: self._last_trades(query)),
             ("GET", "/v2/orders"): ("orders", lambda: self._listed(query)),
             ("GET", "/v2/orders:by_client_order_id"): ("order", lambda: self._by_client_id(query)),
             ("GET", "/v2/account/activities"): ("activities", lambda: self._activity_page(None, query)),
@@ -337,6 +343,12 @@ class AlpacaTradingServer:
     def _calendar(self, query: dict[str, str]) -> Reply:
         days = self._sessions.between(date.fromisoformat(query["start"]), date.fromisoformat(query["end"]))
         return as_json([{"date": str(d), "open": "09:30", "close": "16:00"} for d in days if d not in self.closures])
+
+    def _last_trades(self, query: dict[str, str]) -> Reply:
+        symbols = query["symbols"].split(",")
+        if "NOPE" in symbols:
+            return as_json({"message": "invalid symbol: NOPE"}, 400)
+        return as_json({"trades": {symbol: self.trades[symbol] for symbol in symbols if symbol in self.trades}})
 
     def _positions(self) -> Reply:
         rows = []

@@ -63,11 +63,11 @@ def key_of(order: DecidedOrder, label: str = STRATEGY) -> str:
     return client_order_id(ACCOUNT, label, TUE, order.symbol, order.side)
 
 
-def passes(intent: Intent) -> Sequence[RuleVerdict]:
+def passes(intent: Intent, at: datetime) -> Sequence[RuleVerdict]:
     return [RuleVerdict("price_collar", "approve", "")]
 
 
-def refuses(intent: Intent) -> Sequence[RuleVerdict]:
+def refuses(intent: Intent, at: datetime) -> Sequence[RuleVerdict]:
     return [RuleVerdict("price_collar", "reject", f"{intent.symbol} moved"), RuleVerdict("restricted", "approve", "")]
 
 
@@ -333,10 +333,10 @@ def test_a_rules_refusal_is_recorded_and_nothing_is_sent(store: DocumentStore) -
 def test_a_rule_that_stops_the_session_stops_it_before_the_order(store: DocumentStore) -> None:
     d = desk(store)
 
-    def gate(intent: Intent) -> Sequence[RuleVerdict]:
+    def gate(intent: Intent, at: datetime) -> Sequence[RuleVerdict]:
         if d.broker.submits:
             raise RiskRejectionError(ACCOUNT, TUE, ["max_daily_loss: too much"])
-        return passes(intent)
+        return passes(intent, at)
 
     with pytest.raises(RiskRejectionError, match="max_daily_loss"):
         d.trading.send(DECISION, [SELL, BUY], gate, NOW)
@@ -358,9 +358,9 @@ def test_the_rules_judge_what_is_really_sent(store: DocumentStore) -> None:
     d = desk(store)
     judged: list[float] = []
 
-    def gate(intent: Intent) -> Sequence[RuleVerdict]:
+    def gate(intent: Intent, at: datetime) -> Sequence[RuleVerdict]:
         judged.append(intent.quantity)
-        return passes(intent)
+        return passes(intent, at)
 
     d.ledger.record_intent(d.trading._intent(DECISION, SELL, NOW, ""))
     d.trading.send(DECISION, [replace(SELL, quantity=2.0)], gate, NOW)
@@ -620,14 +620,14 @@ def test_buys_shrink_by_one_factor_to_the_cash_that_is_there(
     store: DocumentStore, cash: float, margin_bps: float, fractional: bool, expected: dict[str, float]
 ) -> None:
     d = desk(store, one_auction=False, cash=cash, policy=SessionPolicy(cash_margin_bps=margin_bps))
-    made = d.trading.affordable([BUY, BUY_TOO], DECISION, RATE, fractional)
+    made = d.trading.affordable([BUY, BUY_TOO], RATE, fractional)
     assert {order.symbol: order.quantity for order in made} == expected
     assert all(order.reference_price == {"AAA": 100.0, "CCC": 50.0}[order.symbol] for order in made)
 
 
 def test_where_all_clears_in_one_auction_nothing_is_shrunk(store: DocumentStore) -> None:
-    assert desk(store, cash=0.0).trading.affordable([BUY, BUY_TOO], DECISION, RATE, True) == [BUY, BUY_TOO]
-    assert desk(store, one_auction=False).trading.affordable([], DECISION, RATE, True) == []
+    assert desk(store, cash=0.0).trading.affordable([BUY, BUY_TOO], RATE, True) == [BUY, BUY_TOO]
+    assert desk(store, one_auction=False).trading.affordable([], RATE, True) == []
 
 
 @pytest.mark.parametrize(
@@ -651,17 +651,17 @@ def test_a_buy_that_is_out_keeps_its_quantity_and_its_cash(
     d = desk(store, one_auction=False, cash=cash, policy=SessionPolicy(cash_margin_bps=0.0))
     d.ledger.record_intent(d.trading._intent(DECISION, BUY, NOW, ""))
     d.ledger.record_order_state(ACCOUNT, TUE, key_of(BUY), status, NOW, filled, 100.0)
-    made = d.trading.affordable([BUY, BUY_TOO], DECISION, RATE, True)
+    made = d.trading.affordable([BUY, BUY_TOO], RATE, True)
     assert [order.quantity for order in made] == expected
 
 
 def test_a_shrunk_buy_is_sent_as_it_was_shrunk_first(store: DocumentStore) -> None:
     d = desk(store, "killed before", one_auction=False, cash=1_001.0, policy=SessionPolicy(cash_margin_bps=0.0))
     with pytest.raises(Killed):
-        d.send(*d.trading.affordable([BUY, BUY_TOO], DECISION, RATE, True))
+        d.send(*d.trading.affordable([BUY, BUY_TOO], RATE, True))
     d.broker.cash = 1_501.5  # more came in: 500.5 for AAA's 5, and all that CCC needs
     later = NOW + VISIBLE
-    assert d.send(*d.trading.affordable([BUY, BUY_TOO], DECISION, RATE, True), at=later) == SendResult(sent=2)
+    assert d.send(*d.trading.affordable([BUY, BUY_TOO], RATE, True), at=later) == SendResult(sent=2)
     assert [(o.symbol, o.quantity) for o in d.broker.taken] == [("AAA", 5.0), ("CCC", 20.0)]
 
 
@@ -779,7 +779,7 @@ def test_before_it_sends_a_followed_process_fails_at_the_attempt(store: Document
     stopped = TradingSession(slow, broker, SESSIONS, ACCOUNT, TUE, SessionPolicy())
     order = DecidedOrder("AAA", Side.BUY, 10.0, 100.0)
 
-    def gate(intent: Intent) -> Sequence[RuleVerdict]:
+    def gate(intent: Intent, at: datetime) -> Sequence[RuleVerdict]:
         """Stopped here, after it has looked whether the order is known."""
         if not broker.submits:
             fast = Ledger(

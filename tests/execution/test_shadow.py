@@ -92,7 +92,7 @@ def test_a_session_that_is_sent_to_a_shadow_ends_refused_and_leaves_the_account_
     trading = TradingSession(ledger, ReadOnlyBroker(real), SESSIONS, ACCOUNT, TUE, SessionPolicy())
     orders = [order for order in decision.orders if order.symbol == "AAA"]
     real.states.clear()  # so that the ids of the real account's orders are not known
-    assert trading.send(decision, orders, lambda intent: [], NOW) == SendResult(refused=1)
+    assert trading.send(decision, orders, lambda intent, at: [], NOW) == SendResult(refused=1)
     assert trading.poll(NOW) == PollResult(open=0, unknown=0)
     (order,) = ledger.orders(ACCOUNT, TUE)
     assert (order.status, order.reason) == (OrderStatus.REJECTED, WHY)

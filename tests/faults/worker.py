@@ -127,7 +127,7 @@ class Worker:
                 return None
             orders = [self._restated(o, day, known) for o in decision.orders if o.side is side]
             if side is Side.BUY:
-                orders = session.affordable(orders, decision, BUY_RATE, self.fractional)
+                orders = session.affordable(orders, BUY_RATE, self.fractional)
             return session.send(decision, orders, _gate, now)
 
     def wait(self, day: date, now: datetime, cancel: bool = False) -> PollResult:
@@ -212,7 +212,7 @@ class Worker:
         return found[0] if found else 1.0
 
 
-def _gate(intent: Intent) -> Sequence[RuleVerdict]:
+def _gate(intent: Intent, at: datetime) -> Sequence[RuleVerdict]:
     return ()
 
 

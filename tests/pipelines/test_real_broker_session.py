@@ -118,6 +118,33 @@ def test_sells_at_the_open_then_buys_with_the_cash_that_is_there(real: Workspace
     }
 
 
+def test_the_collar_asks_for_the_last_trade(real: Workspace, server: AlpacaTradingServer) -> None:
+    """It was opened ten per cent wide: one that moved further overnight is left alone, an old trade says nothing."""
+    held, prices = hold(server, real, count=3), closes(real, FRI)
+    ref = decided(real, MON, BEFORE_MONDAY)
+    server.quote(held[0], prices[held[0]] * 0.85)
+    server.quote(held[1], prices[held[1]] * 0.95)
+    server.quote(held[2], prices[held[2]] * 0.5, datetime(2025, 6, 13, 19, 59, tzinfo=UTC))  # before Friday's close
+    sold = trade.sell(real, ref, BEFORE_MONDAY)
+    assert (sold.submitted, sold.refused) == (2, 1)
+    assert sorted(p["symbol"] for p in server.posts) == sorted(held[1:])
+    told = [record for record in Ledger(real.ledger_store()).gates(ACCOUNT, MON) if record.symbol == held[0]]
+    (reason,) = [v.reason for record in told for v in record.verdicts if v.verdict == "reject"]
+    assert "is 1,500.0 bps from" in reason
+
+
+def test_nothing_is_sent_while_the_last_trades_cannot_be_asked_for(
+    real: Workspace, server: AlpacaTradingServer
+) -> None:
+    hold(server, real)
+    ref = decided(real, MON, BEFORE_MONDAY)
+    server.inject("last trades", "503")
+    with pytest.raises(BrokerUnreachableError, match="last trades"):
+        trade.sell(real, ref, BEFORE_MONDAY)
+    assert server.posts == []
+    assert trade.sell(real, ref, BEFORE_MONDAY).submitted == 2  # run again
+
+
 def test_a_lost_answer_is_not_sent_again(real: Workspace, server: AlpacaTradingServer) -> None:
     hold(server, real)
     ref = decided(real, MON, BEFORE_MONDAY)

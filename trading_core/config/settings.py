@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     alpaca_key_id: SecretStr | None = None
     alpaca_secret_key: SecretStr | None = None
     alpaca_url: str = ""  # in place of Alpaca's trading endpoint; see execution.alpaca_calls
+    alpaca_data_url: str = ""  # in place of Alpaca's market data endpoint
     real_money: str = ""  # the name of the broker that may trade real money
     paper_faults: str = ""  # faults on purpose at the paper broker, for rehearsals; see execution.faulty
 

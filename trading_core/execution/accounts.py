@@ -82,6 +82,11 @@ def _replay_reason(tradable_now: bool, is_backfill: bool, replay_name: str | Non
     return "" if tradable_now else "its session is not the one tradable now"
 
 
+def kind_of(account: str) -> AccountKind:
+    """What kind of account an id names, by how `resolve_account` begins it."""
+    return next((kind for kind in AccountKind if account.startswith(f"{kind.value}-")), AccountKind.LIVE)
+
+
 def account_id(*parts: str) -> str:
     """The parts joined by "-": lower-case letters, digits, "-", "_" and ".", at most 96 characters.
 

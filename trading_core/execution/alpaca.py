@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from datetime import time as wall_time
 from functools import partial
@@ -35,7 +35,8 @@ from trading_core.errors import (
 from trading_core.execution import alpaca_json as answers
 from trading_core.execution.alpaca_calls import AlpacaAccess, Calls, Reply, Timeouts, endpoint
 from trading_core.execution.alpaca_json import NEW_YORK, Malformed, Unsendable
-from trading_core.execution.broker import BrokerTraits, OrderWindow
+from trading_core.execution.alpaca_quotes import AlpacaQuotes, data_endpoint
+from trading_core.execution.broker import BrokerTraits, LastTrade, OrderWindow
 from trading_core.schema import AccountState, CashFlow, Fill, Order, OrderKind, OrderState
 from trading_core.sessions import Sessions
 
@@ -88,6 +89,7 @@ class AlpacaBroker:
         self._sessions = sessions
         self._url = endpoint(access.url, live)
         self._calls = Calls(access, self._url, timeouts)
+        self._quotes = AlpacaQuotes(access, data_endpoint(access, self._url), timeouts)
         self._account_check_s = account_check_s
         self._open_until = float("-inf")  # of time.monotonic: until then the account counts as open for orders
 
@@ -112,6 +114,9 @@ class AlpacaBroker:
         day = session.isoformat()
         what = f"the question whether the exchange opens on {day}"
         return self._ask(what, "/calendar", lambda content: answers.opens_on(content, day), {"start": day, "end": day})
+
+    def last_trades(self, symbols: Sequence[str]) -> dict[str, LastTrade]:
+        return self._quotes.last_trades(symbols, self._read)
 
     def window(self, kind: OrderKind, session: date, sessions: Sessions) -> OrderWindow:
         opened, closed = sessions.open(session), sessions.close(session)

@@ -32,11 +32,13 @@ _LONGEST = 200  # characters of the server's words that are shown
 
 @dataclass(frozen=True, slots=True)
 class AlpacaAccess:
-    """Whom to ask, with what keys. `url`: in place of the broker's own endpoint; empty: that one. Shows no key."""
+    """Whom to ask, with what keys. `url`, `data_url`: in place of the broker's own endpoints for trading and for market
+    data; empty: those. Shows no key."""
 
     key_id: SecretStr | None = None
     secret_key: SecretStr | None = None
     url: str = ""
+    data_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +70,28 @@ def endpoint(url: str, live: bool) -> str:
 
     Errors: InvalidConfigError.
     """
+    checked, host = checked_url("TRADING_ALPACA_URL", url or (LIVE_URL if live else PAPER_URL))
+    if not live and checked != PAPER_URL and host != THIS_MACHINE:
+        problem = f"broker 'alpaca' speaks to {PAPER_URL} or to {THIS_MACHINE} only; real money is broker 'alpaca-live'"
+        raise InvalidConfigError("The environment", [f"TRADING_ALPACA_URL: {problem}"])
+    return checked
+
+
+def checked_url(variable: str, url: str) -> tuple[str, str]:
+    """A URL to which keys may be sent, without a slash at its end, and its host. Errors: InvalidConfigError."""
     try:
-        parts = urlsplit(url or (LIVE_URL if live else PAPER_URL))
-        here, _ = parts.hostname == THIS_MACHINE, parts.port
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
     except ValueError:
-        raise InvalidConfigError("The environment", ["TRADING_ALPACA_URL: it is no URL"]) from None
+        raise InvalidConfigError("The environment", [f"{variable}: it is no URL"]) from None
     problem = ""
     if parts.username or parts.password or parts.path not in ("", "/") or parts.query or parts.fragment:
         problem = "give scheme, host and port only"
-    elif parts.scheme != "https" and not (parts.scheme == "http" and here):
+    elif parts.scheme != "https" and not (parts.scheme == "http" and host == THIS_MACHINE):
         problem = f"only https is spoken, or http to {THIS_MACHINE}"
-    elif not live and not here and parts.netloc != urlsplit(PAPER_URL).netloc:
-        problem = f"broker 'alpaca' speaks to {PAPER_URL} or to {THIS_MACHINE} only; real money is broker 'alpaca-live'"
     if problem:
-        raise InvalidConfigError("The environment", [f"TRADING_ALPACA_URL: {problem}"])
-    return f"{parts.scheme}://{parts.netloc}"
+        raise InvalidConfigError("The environment", [f"{variable}: {problem}"])
+    return f"{parts.scheme}://{parts.netloc}", host
 
 
 class Calls:

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from trading_core.execution.broker import LastTrade
 from trading_core.execution.ids import CLIENT_ORDER_ID_LENGTH
 from trading_core.schema import CashFlow, CashFlowKind, Fill, Order, OrderKind, OrderState, OrderStatus, Position, Side
 from trading_core.sessions import Sessions
@@ -211,6 +212,20 @@ def account_of(row: Any) -> AccountAnswer:
     if blocks:
         trouble = f"the account says {', '.join(blocks)}"
     return AccountAnswer(text_of(row, "account_number"), float(number_of(row, "cash")), trouble)
+
+
+def last_trades_of(content: Any) -> dict[str, LastTrade]:
+    """The last trade of each symbol that has one."""
+    trades = _value(content, "trades")
+    if not isinstance(trades, Mapping):
+        raise Malformed("the answer has no 'trades'")
+    found = {
+        symbol: LastTrade(float(number_of(row, "p")), instant_of(row, "t")) for symbol, row in trades.items() if row
+    }
+    wrong = sorted(symbol for symbol, trade in found.items() if trade.price <= 0)
+    if wrong:
+        raise Malformed(f"the last trade of {wrong[0]} has the price {found[wrong[0]].price:g}")
+    return found
 
 
 def opens_on(content: Any, day: str) -> bool:

@@ -42,6 +42,14 @@ class OrderWindow:
     end: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class LastTrade:
+    """`price`: currency per share of today's basis. `at`: when it was made, UTC."""
+
+    price: float
+    at: datetime
+
+
 class Broker(Protocol):
     """One account at one broker. `real`: orders reach a real endpoint, so live use needs an explicit switch.
 
@@ -131,4 +139,13 @@ class CalendarBroker(Protocol):
 
     def trades_on(self, session: date) -> bool:
         """Whether the exchange opens on that date."""
+        ...
+
+
+@runtime_checkable
+class QuotingBroker(Protocol):
+    """A broker that says what was traded last: nearer to an order than the last close of our bars."""
+
+    def last_trades(self, symbols: Sequence[str]) -> dict[str, LastTrade]:
+        """By symbol, on any venue it sees, outside trading hours too; a symbol without one is missing."""
         ...

@@ -56,8 +56,8 @@ NOT_TAKEN = "the broker did not look at it; it may be sent again"
 MAYBE_SENT = (OrderStatus.SUBMITTING, OrderStatus.UNKNOWN)
 FILLS_TOLERANCE = 1e-9  # shares, relative
 
-# What the pre-trade rules say of an order about to be sent. A rule that stops the whole session raises.
-Gate = Callable[[Intent], Sequence[RuleVerdict]]
+# What the pre-trade rules say of an order about to be sent, at a time. A rule that stops the whole session raises.
+Gate = Callable[[Intent, datetime], Sequence[RuleVerdict]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class TradingSession:
         if not flatten:
             self.refuse_when_halted()
         self.require_window(order.side, now)
-        verdicts = tuple(gate(intent))
+        verdicts = tuple(gate(intent, now))
         if verdicts:
             made = GateRecord(self.account, self.session, intent.client_order_id, intent.symbol, verdicts, now)
             self.ledger.record_gates(made)
@@ -308,7 +308,7 @@ class TradingSession:
 
     def _missing(self, known: OrderRecord, now: datetime) -> None:
         """An order that the broker does not know: not sent yet, on its way, or never arrived; or forgotten."""
-        key, said = known.intent.client_order_id, "nothing is concluded from it"
+        key = known.intent.client_order_id
         sent = known.status in MAYBE_SENT and known.reason != NOT_TAKEN
         over = self.policy.replay or now >= self._window(known.intent.side).end + timedelta(
             seconds=self.broker.traits.visible_after_s
@@ -318,7 +318,8 @@ class TradingSession:
         elif known.status not in (OrderStatus.PLANNED, *MAYBE_SENT):
             if over:
                 what = f"the broker took the {known.intent.side.value} of {known.intent.symbol} ({key})"
-                self.event("order_gone", EventLevel.ALERT, f"{what} and does not know it any more; {said}", now)
+                said = f"{what} and does not know it any more; nothing is concluded from it"
+                self.event("order_gone", EventLevel.ALERT, said, now)
         elif over and not self.policy.replay:
             self._state(key, OrderStatus.EXPIRED, now, NEVER_ARRIVED)
 
@@ -386,9 +387,7 @@ class TradingSession:
 
     # --- buys after sells, leftovers ----------------------------------------------------------------------------------
 
-    def affordable(
-        self, orders: Sequence[DecidedOrder], decision: Decision, rate: float, fractional: bool
-    ) -> list[DecidedOrder]:
+    def affordable(self, orders: Sequence[DecidedOrder], rate: float, fractional: bool) -> list[DecidedOrder]:
         """Buys as they can be paid with the cash that is at the broker now, all shrunk by one factor where it is short.
 
         `rate`: 1 plus the proportional costs of a purchase. Those with an intent keep its quantity. Where sells and buys

@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 
 from trading_core.config import StrategyConfig
 from trading_core.errors import LeaseHeldError
+from trading_core.execution.accounts import AccountKind, kind_of
 from trading_core.execution.alpaca_calls import AlpacaAccess
 from trading_core.execution.broker import Broker
 from trading_core.execution.lease import FencedStore, Leases, this_process
@@ -36,6 +37,10 @@ class TradingAccount:
     policy: SessionPolicy
     sessions: Sessions
     keep: Callable[[datetime], None] = lambda at: None  # renews the lease under which it was opened
+
+    @property
+    def kind(self) -> AccountKind:
+        return kind_of(self.name)
 
     def session(self, day: date) -> TradingSession:
         return TradingSession(self.ledger, self.broker, self.sessions, self.name, day, self.policy)
@@ -95,18 +100,21 @@ def open_account(
         strategy.fractional,
         short,
         calendar=ws.market.calendar,
-        alpaca=AlpacaAccess(settings.alpaca_key_id, settings.alpaca_secret_key, settings.alpaca_url),
+        alpaca=AlpacaAccess(
+            settings.alpaca_key_id, settings.alpaca_secret_key, settings.alpaca_url, settings.alpaca_data_url
+        ),
         real_money=settings.real_money,
         paper_faults=settings.paper_faults,
     )
+    kind = kind_of(name)
     policy = SessionPolicy(
         kind=OrderKind(strategy.execution.order),
         collar_bps=strategy.execution.collar_bps,
         cash_margin_bps=strategy.execution.cash_margin_bps,
         cancel_leftovers=strategy.execution.leftovers == "cancel",
-        replay=name.startswith("replay-"),
+        replay=kind is AccountKind.REPLAY,
     )
     ledger = Ledger(ledger_store or store)
     built = broker_entry(broker).build(request)
-    reached = ReadOnlyBroker(built) if name.startswith("shadow-") else built
+    reached = built if kind.sends else ReadOnlyBroker(built)
     return TradingAccount(name, ledger, reached, policy, ws.sessions)

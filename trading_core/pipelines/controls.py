@@ -13,7 +13,7 @@ from trading_core.errors import (
     SessionOrderError,
     UnknownNameError,
 )
-from trading_core.execution.accounts import PAPER
+from trading_core.execution.accounts import PAPER, AccountKind, kind_of
 from trading_core.execution.ids import decision_id
 from trading_core.execution.ledger import ALL_ACCOUNTS, Ledger, open_orders
 from trading_core.execution.records import (
@@ -28,12 +28,12 @@ from trading_core.execution.registry import BROKERS
 from trading_core.execution.session import FLATTEN
 from trading_core.pipelines import refs, settlement
 from trading_core.pipelines.account import TradingAccount, leased
+from trading_core.pipelines.market_data import last_closes
 from trading_core.pipelines.pretrade import gate
 from trading_core.pipelines.strategies import strategy_hash
 from trading_core.pipelines.train import code_version
 from trading_core.pipelines.workspace import Workspace
-from trading_core.schema import BARS, SYMBOL, OrderStatus, Side
-from trading_core.storage.tables import Predicate
+from trading_core.schema import OrderStatus, Side
 
 ACTIONS = ("halt", "resume", "flatten", "settle", "adopt")
 
@@ -51,7 +51,7 @@ def act(ws: Workspace, action: str, account: str, reason: str, *, by: str, now: 
         return {"action": action, "account": account, "halted": ledger.halted(account) is not None, "reason": reason}
     owner = _owner(ledger, ws, account)
     if action == "flatten":
-        if account.startswith(("replay-", "shadow-")):
+        if kind_of(account) in (AccountKind.REPLAY, AccountKind.SHADOW):
             raise FlattenRefusedError(account, "it is a replay or a shadow: there is nothing of its own at a broker")
         # Before anything else: whoever is about to send must find the halt.
         ledger.halt(account, f"flatten: {reason}", by, now)
@@ -105,7 +105,7 @@ def _settle(ws: Workspace, account: TradingAccount, now: datetime) -> dict[str, 
     last = account.ledger.last_session(account.name)
     if last is None:
         return {"status": "no session yet"}
-    return refs.dump(settlement.settle(ws, account, account.name, last.session, "", now))
+    return refs.dump(settlement.settle(ws, account, last.session, "", now))
 
 
 def _adopt(ws: Workspace, account: TradingAccount, reason: str, by: str, now: datetime) -> dict[str, Any]:
@@ -147,9 +147,9 @@ def _flatten(ws: Workspace, account: TradingAccount, owner: AccountRecord, now: 
     state = account.ledger.session_state(account.name, session)
     if state is not None and state.status is SessionStatus.SETTLED:
         return {"session": str(session), "canceled": canceled, "sells": 0, "note": "the session is settled already"}
-    rules = gate(ws, account, decision, "", now, flatten=True)
+    rules = gate(ws, account, decision, "", flatten=True)
     sent = trading.send(decision, _closing(ws, account, session), rules, now, flatten=FLATTEN).sent
-    result = settlement.settle(ws, account, account.name, session, "", now)
+    result = settlement.settle(ws, account, session, "", now)
     return {"session": str(session), "canceled": canceled, "sells": sent, "status": result.status}
 
 
@@ -167,18 +167,16 @@ def _catch_up(ws: Workspace, account: TradingAccount, session: date, now: dateti
 
 
 def _closing(ws: Workspace, account: TradingAccount, session: date) -> list[DecidedOrder]:
-    bars = ws.tables.read(
-        BARS.name, columns=[SYMBOL, "session", "close"], where=Predicate(None, ws.sessions.previous(session))
-    )
-    close = {row[SYMBOL]: row["close"] for row in bars.sort("session").iter_rows(named=True)}
+    held = account.broker.account().positions
+    prices = last_closes(ws, ws.sessions.previous(session), symbols=[position.symbol for position in held])
     return [
         DecidedOrder(
             position.symbol,
             Side.SELL if position.quantity > 0 else Side.BUY,
             abs(position.quantity),
-            close.get(position.symbol, position.average_price),
+            prices[position.symbol].close if position.symbol in prices else position.average_price,
         )
-        for position in account.broker.account().positions
+        for position in held
     ]
 
 

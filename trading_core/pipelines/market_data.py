@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
@@ -19,6 +20,14 @@ from trading_core.schema import BARS, CORPORATE_ACTIONS, SESSION, SYMBOL, FloatA
 from trading_core.storage.tables import Predicate
 
 LATEST: Mapping[str, int | None] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class LastClose:
+    """A price per share, in the shares of the session it is of."""
+
+    close: float
+    session: date
 
 
 def load_market_data(
@@ -68,6 +77,19 @@ def night_before(ws: Workspace, session: date) -> Night:
         for s, symbol in enumerate(data.symbols)
     }
     return Night(float(data.years[t]), marks, known)
+
+
+def last_closes(
+    ws: Workspace, end: date, start: date | None = None, symbols: Sequence[str] | None = None
+) -> dict[str, LastClose]:
+    """The last usable close of every symbol (of some) up to `end`, as seen on that evening; `start`: not older than that."""
+    columns = [SYMBOL, SESSION, "close"]
+    bars = quality.seen_that_day(ws, ws.tables.read(BARS.name, columns=columns, where=Predicate(start, end)))
+    if symbols is not None:
+        bars = bars.filter(pl.col(SYMBOL).is_in(list(symbols)))
+    usable = bars.filter(pl.col("close").is_finite() & (pl.col("close") > 0)).sort(SESSION)
+    last = usable.group_by(SYMBOL).agg(pl.col("close", SESSION).last())
+    return {row[SYMBOL]: LastClose(row["close"], row[SESSION]) for row in last.iter_rows(named=True)}
 
 
 def traded_opens(ws: Workspace, session: date) -> dict[str, float]:

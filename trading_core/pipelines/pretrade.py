@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
-
-import polars as pl
+from dataclasses import replace
+from datetime import datetime
 
 from trading_core import config
 from trading_core.errors import RiskRejectionError
 from trading_core.execution.accounts import AccountKind
+from trading_core.execution.broker import QuotingBroker
 from trading_core.execution.gate_facts import GateFacts, GateIntent, GateLimits, GateOrder, Scope
 from trading_core.execution.gates import age_in_sessions, check_order, refusals
 from trading_core.execution.ledger import Ledger
@@ -18,20 +17,13 @@ from trading_core.execution.records import Decision, GateRecord, Intent, RuleVer
 from trading_core.execution.session import Gate
 from trading_core.pipelines import settlement
 from trading_core.pipelines.account import TradingAccount
-from trading_core.pipelines.quality import seen_that_day
+from trading_core.pipelines.market_data import LastClose, last_closes
 from trading_core.pipelines.strategies import gate_limits, strategy_hash
 from trading_core.pipelines.workspace import Workspace
-from trading_core.schema import BARS, SESSION, SYMBOL, AccountState, OrderStatus
-from trading_core.storage.tables import Predicate
+from trading_core.schema import AccountState, OrderStatus
 
 PRICE_SESSIONS = 30  # how far back a last price is looked for: older than any rule allows
 BY = "risk rule"
-
-
-@dataclass(frozen=True, slots=True)
-class _Price:
-    close: float
-    session: date
 
 
 def gate(
@@ -39,13 +31,15 @@ def gate(
     account: TradingAccount,
     decision: Decision,
     kind: str,
-    now: datetime,
     *,
     flatten: bool = False,
     splits: Mapping[str, float] | None = None,
 ) -> Gate:
     """The rules as one question per order: its verdicts. What holds for all orders is gathered once, here; the kill switch
     and the orders sent so far are asked before each.
+
+    The last price of a symbol is the broker's last trade where it tells one that is younger than D's close, else that
+    close. What is flattened is sold at whatever is paid for it: then it is D's close.
 
     `splits`: ratios by symbol that took effect since the prices that the orders' reference prices are compared with.
     The answer raises RiskRejectionError for a rule that stops the whole session; the account is halted first where the rule
@@ -55,7 +49,9 @@ def gate(
     limits = gate_limits(chosen, decision.strategy)
     state = account.broker.account()
     at_close = settlement.in_shares_of_close(ws, account, decision.session)
-    prices = _last_prices(ws, decision.decision_session)
+    day = decision.decision_session
+    prices = last_closes(ws, day, ws.sessions.offset(day, -PRICE_SESSIONS))
+    trades = {} if flatten else _trades_since(ws, account, decision)
     base = GateFacts(
         equity=_equity(at_close, prices),
         settled_equities=_settled_equities(account.ledger, account.name, decision),
@@ -73,33 +69,35 @@ def gate(
         if order.status.terminal and order.status is not OrderStatus.FILLED
     )
 
-    def ask(intent: Intent) -> Sequence[RuleVerdict]:
+    def ask(intent: Intent, at: datetime) -> Sequence[RuleVerdict]:
         price = prices.get(intent.symbol)
         ratio = (splits or {}).get(intent.symbol, 1.0)
         halted = account.ledger.halted(account.name)
-        facts = GateFacts(
-            now=intent.created_at,
+        facts = replace(
+            base,
+            now=at,
             halted=halted is not None,
             halt_reason=halted or "",
-            last_price=price.close / ratio if price else None,
+            last_price=trades.get(intent.symbol, price.close / ratio if price else None),
             position=state.quantity(intent.symbol),
-            price_age_sessions=age_in_sessions(ws.sessions, price.session, decision.decision_session)
-            if price
-            else None,
+            price_age_sessions=age_in_sessions(ws.sessions, price.session, day) if price else None,
             intents=tuple(sent),
-            equity=base.equity,
-            settled_equities=base.settled_equities,
-            model_age_sessions=base.model_age_sessions,
-            model_approved=base.model_approved,
-            decided_config_hash=base.decided_config_hash,
-            current_config_hash=base.current_config_hash,
         )
-        verdicts = _judge(account, _order(intent, flatten, ended), facts, limits, intent.created_at)
+        verdicts = _judge(account, _order(intent, flatten, ended), facts, limits, at)
         if all(verdict.verdict == "approve" for verdict in verdicts):
             sent.append(_gate_intent(intent))
         return verdicts
 
     return ask
+
+
+def _trades_since(ws: Workspace, account: TradingAccount, decision: Decision) -> dict[str, float]:
+    """Prices by symbol of the broker's last trades after D's close, on T's share basis. Errors: those of a question."""
+    if not isinstance(account.broker, QuotingBroker):
+        return {}
+    closed = ws.sessions.close(decision.decision_session)
+    found = account.broker.last_trades([order.symbol for order in decision.orders])
+    return {symbol: trade.price for symbol, trade in found.items() if trade.at > closed}
 
 
 def _judge(
@@ -145,17 +143,7 @@ def _model_facts(ws: Workspace, decision: Decision, kind: str) -> dict[str, int 
     return {"model_age_sessions": age, "model_approved": approved}
 
 
-def _last_prices(ws: Workspace, end: date) -> dict[str, _Price]:
-    """The last close of every symbol up to `end`, as seen on that evening."""
-    start = ws.sessions.offset(end, -PRICE_SESSIONS)
-    columns = [SYMBOL, SESSION, "close"]
-    bars = seen_that_day(ws, ws.tables.read(BARS.name, columns=columns, where=Predicate(start, end)))
-    usable = bars.filter(pl.col("close").is_finite() & (pl.col("close") > 0)).sort(SESSION)
-    last = usable.group_by(SYMBOL).agg(pl.col("close", SESSION).last())
-    return {row[SYMBOL]: _Price(row["close"], row[SESSION]) for row in last.iter_rows(named=True)}
-
-
-def _equity(state: AccountState, prices: Mapping[str, _Price]) -> float | None:
+def _equity(state: AccountState, prices: Mapping[str, LastClose]) -> float | None:
     """Cash plus positions at their last closes; None where one has none: nothing may be concluded from a part."""
     if any(position.symbol not in prices for position in state.positions):
         return None

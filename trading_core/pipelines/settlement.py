@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
-import polars as pl
-
 from trading_core.errors import AccountMismatchError, SessionNotSettledError, SessionOrderError
 from trading_core.execution.broker import SimulatedBroker
 from trading_core.execution.ledger import open_orders
@@ -16,11 +14,10 @@ from trading_core.execution.reconciliation import Holdings, differences, expecte
 from trading_core.execution.records import AdoptionRecord, EventLevel, SessionStatus, SessionSummary
 from trading_core.pipelines.account import TradingAccount
 from trading_core.pipelines.corporate_actions import actions_of, earlier_actions, effective_actions, tell_late
-from trading_core.pipelines.market_data import night_before, traded_opens
-from trading_core.pipelines.quality import seen_that_day
+from trading_core.pipelines.market_data import last_closes, night_before, traded_opens
 from trading_core.pipelines.refs import SessionResult, dump
 from trading_core.pipelines.workspace import Workspace
-from trading_core.schema import BARS, SESSION, SYMBOL, AccountState, ActionKind, CashFlow, Fill, Position
+from trading_core.schema import BARS, AccountState, ActionKind, CashFlow, Fill, Position
 from trading_core.storage.tables import Predicate
 
 OPENING = "the platform"  # who adopts what an account holds before its first session
@@ -37,7 +34,7 @@ def catch_up(ws: Workspace, account: TradingAccount, session: date, now: datetim
         return
     state = account.ledger.session_state(account.name, last.session)
     if state is not None and state.status is not SessionStatus.SETTLED:
-        result = settle(ws, account, account.name, last.session, "", now)
+        result = settle(ws, account, last.session, "", now)
         if result.status == "pending":
             waiting = len(open_orders(account.ledger.orders(account.name, last.session)))
             raise SessionNotSettledError(account.name, session, last.session, waiting)
@@ -52,16 +49,16 @@ def catch_up(ws: Workspace, account: TradingAccount, session: date, now: datetim
             _settle_broker(ws, account, account.broker, missed)
 
 
-def settle(ws: Workspace, account: TradingAccount, name: str, session: date, kind: str, now: datetime) -> SessionResult:
+def settle(ws: Workspace, account: TradingAccount, session: date, kind: str, now: datetime) -> SessionResult:
     """Closes a session whose bar is there: fills, states and the summary go to the ledger. Run again, changes nothing.
 
     A session whose run stopped before all was decided and sent is left alone where the run can go on (replays, or the
     open is still to come). Where the open was missed, what was sent is all there is.
     """
-    ledger, trading = account.ledger, account.session(session)
+    ledger, name, trading = account.ledger, account.name, account.session(session)
     state = ledger.session_state(name, session)
     decided = ledger.get_decision(name, session)
-    sends = not name.startswith("shadow-")
+    sends = account.kind.sends
     missed = trading.over(now)
     if sends and not missed and trading.unsent(decided):
         return _result(ws, account, session, kind, now)
@@ -130,7 +127,7 @@ def reconcile(
 def reconcile_before(ws: Workspace, account: TradingAccount, session: date, now: datetime) -> None:
     """Before T is decided: nothing may have moved at the broker that the ledger cannot explain, and no order may be open
     there that was not sent from here. Errors: AccountMismatchError. A new account is taken as it is, and that is kept."""
-    if account.name.startswith("shadow-") or account.ledger.session_state(account.name, session) is not None:
+    if not account.kind.sends or account.ledger.session_state(account.name, session) is not None:
         return
     before = ws.sessions.previous(session)
     wanted = _expected(ws, account, session, before, ())
@@ -279,11 +276,10 @@ def _standing(account: TradingAccount, wanted: Holdings | None) -> AccountState:
     paid = {position.symbol: position for position in there.positions}
     held = []
     for symbol, quantity in sorted(wanted.positions.items()):
-        now = paid.get(symbol)
-        if quantity != 0.0 and now is not None:
-            held.append(Position(symbol, quantity, now.average_price * now.quantity / quantity))
-        elif quantity != 0.0:
-            held.append(Position(symbol, quantity, 0.0))
+        if quantity != 0.0:
+            now = paid.get(symbol)
+            average = now.average_price * now.quantity / quantity if now is not None else 0.0
+            held.append(Position(symbol, quantity, average))
     return AccountState(account.name, wanted.cash, tuple(held))
 
 
@@ -305,18 +301,13 @@ def _summary(
 def _equity(ws: Workspace, state: AccountState, session: date) -> float | None:
     """Cash plus positions at their last known close up to `session`; None when a position has no price at all."""
     held = [position.symbol for position in state.positions]
-    if not held:
-        return state.cash
-    bars = ws.tables.read(BARS.name, columns=[SYMBOL, SESSION, "close"], where=Predicate(None, session))
-    bars = seen_that_day(ws, bars)
-    last = bars.filter(pl.col(SYMBOL).is_in(held)).sort(SESSION).group_by(SYMBOL).agg(pl.col("close", SESSION).last())
-    price = {row[SYMBOL]: (row["close"], row[SESSION]) for row in last.iter_rows(named=True)}
+    prices = last_closes(ws, session, symbols=held) if held else {}
     values = [state.cash]
     for position in state.positions:
-        if position.symbol not in price:
+        last = prices.get(position.symbol)
+        if last is None:
             return None
-        close, known = price[position.symbol]
-        values.append(position.quantity * close / _splits_since(ws, position.symbol, known, session))
+        values.append(position.quantity * last.close / _splits_since(ws, position.symbol, last.session, session))
     return math.fsum(values)
 
 

@@ -1,4 +1,4 @@
-"""One trading session, as steps that may each be killed and run again: open -> infer -> decide -> sell -> buy -> settle.
+"""One trading session, as steps that may each be killed and run again: open, infer, decide, approve, sell, buy, settle.
 
 T is the session traded at its open, D the session before it. The decision is written once; every later step reads it from the
 ledger, and an order is sent only after its intent was written. `sell`, `buy` and `settle` therefore change nothing when run
@@ -93,8 +93,9 @@ def open_session(
 ) -> SessionRef:
     """Opens T in the ledger on the right account, after settling what is pending on it.
 
-    Errors: UnknownNameError, NotASessionError, StaleDataError (no features of D), TradingHaltedError,
-    StrategyConflictError, SessionOrderError, SessionNotSettledError, AccountMismatchError, LedgerUnreachableError.
+    Errors: UnknownNameError, NotASessionError, MarketClosedError, StaleDataError (no features of D), TradingHaltedError,
+    StrategyConflictError, SessionOrderError, SessionNotSettledError, AccountMismatchError, LeaseHeldError,
+    BrokerUnreachableError, LedgerUnreachableError.
     """
     require_daily(ws.market)
     chosen = config.load_strategy(strategy, ws.settings)
@@ -349,8 +350,8 @@ def _send_orders(
     orders = [restated(order, splits.get(order.symbol, 1.0)) for order in orders]
     if side is Side.BUY:
         fractional = config.load_strategy(ref.strategy, ws.settings).fractional
-        orders = session.affordable(orders, decision, ws.costs.rates.buy, fractional)
-    rules = gate(ws, account, decision, ref.kind, now, splits=splits)
+        orders = session.affordable(orders, ws.costs.rates.buy, fractional)
+    rules = gate(ws, account, decision, ref.kind, splits=splits)
     sent = known = refused = 0
     started = time.monotonic()
     for first in range(0, len(orders), BATCH):
@@ -394,7 +395,7 @@ def waiting(ws: Workspace, ref: SessionRef, which: str, now: datetime) -> int:
 def settle(ws: Workspace, ref: SessionRef, now: datetime) -> SessionResult:
     """Fills the session where its bar is there, reconciles, records and reports; else leaves the orders pending."""
     with _leased(ws, ref, "settle", now) as account:
-        return settlement.settle(ws, account, ref.account, ref.session, ref.kind, now)
+        return settlement.settle(ws, account, ref.session, ref.kind, now)
 
 
 def run(
