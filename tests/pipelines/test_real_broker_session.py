@@ -267,6 +267,59 @@ def test_cash_that_came_before_the_decision_is_explained_and_counts_once(
     assert tuesday.summary.cash == pytest.approx(float(server.cash), abs=1e-6)
 
 
+def test_a_fee_that_is_posted_in_the_night_is_explained_and_counts_once(
+    real: Workspace, server: AlpacaTradingServer
+) -> None:
+    prices = closes(real, FRI)
+    server.pay("FEE", "-1.00", FRI)  # before the account is opened: part of its past
+    ref = bought(real, server, prices)
+    evening = server.now + timedelta(hours=2)
+    backfilled(real, MON, MON, now=evening)
+    assert trade.settle(real, ref, evening).status == "settled"
+    server.now = evening + timedelta(hours=4)
+    server.pay("FEE", "-0.37", MON)  # of Monday's sells
+    server.pay("FEE", "-0.02", FRI)
+    server.now = before_tuesday = datetime(2025, 6, 17, 13, 0, tzinfo=UTC)
+    ref = decided(real, TUE, before_tuesday)
+    server.pay("DIV", "5.00", MON)  # later still
+    trade.sell(real, ref, before_tuesday)
+    server.open_market(TUE, prices)
+    trade.buy(real, ref, server.now)
+    server.trade(prices)
+    server.close_market(TUE, prices)
+    evening = server.now + timedelta(hours=2)
+    backfilled(real, TUE, TUE, now=evening)
+    assert trade.settle(real, ref, evening).status == "settled"
+    ledger = Ledger(real.ledger_store())
+    assert [f.amount for f in ledger.cash_flows(ACCOUNT, MON)] == []
+    assert sorted(f.amount for f in ledger.cash_flows(ACCOUNT, TUE)) == [-0.37, -0.02, 5.0]
+    tuesday = ledger.session_state(ACCOUNT, TUE)
+    assert tuesday is not None
+    assert tuesday.summary is not None
+    assert tuesday.summary.cash == pytest.approx(float(server.cash), abs=1e-6)
+    wednesday = date(2025, 6, 18)
+    server.now = datetime(2025, 6, 18, 13, 0, tzinfo=UTC)
+    assert decided(real, wednesday, server.now).session == wednesday
+
+
+def test_cash_that_a_person_has_adopted_is_not_late(real: Workspace, server: AlpacaTradingServer) -> None:
+    from trading_core.pipelines import controls
+
+    ref = bought(real, server, closes(real, FRI))
+    server.cash -= Decimal("9.99")  # nobody says why
+    server.pay("FEE", "-0.37", MON)
+    evening = server.now + timedelta(hours=2)
+    backfilled(real, MON, MON, now=evening)
+    with pytest.raises(AccountMismatchError, match="cash: the ledger says"):
+        trade.settle(real, ref, evening)
+    controls.act(real, "adopt", ACCOUNT, "a fee", by="me", now=evening)
+    assert trade.settle(real, ref, evening).status == "settled"
+    server.now = before_tuesday = datetime(2025, 6, 17, 13, 0, tzinfo=UTC)
+    server.pay("FEE", "-0.11", MON)  # this one is
+    assert decided(real, TUE, before_tuesday).session == TUE
+    assert [f.amount for f in Ledger(real.ledger_store()).cash_flows(ACCOUNT, TUE)] == [-0.11]
+
+
 def test_a_mismatch_while_settling_can_be_adopted(real: Workspace, server: AlpacaTradingServer) -> None:
     from trading_core.pipelines import controls
 

@@ -21,6 +21,7 @@ from trading_core.schema import BARS, AccountState, ActionKind, CashFlow, Fill, 
 from trading_core.storage.tables import Predicate
 
 OPENING = "the platform"  # who adopts what an account holds before its first session
+POSTED_WITHIN = 5  # sessions: so late a broker may post a fee or a dividend of a day
 
 
 def catch_up(ws: Workspace, account: TradingAccount, session: date, now: datetime, strict: bool = False) -> None:
@@ -140,10 +141,10 @@ def reconcile_before(ws: Workspace, account: TradingAccount, session: date, now:
 
 
 def adopt(ws: Workspace, account: TradingAccount, session: date, by: str, reason: str, now: datetime) -> AdoptionRecord:
-    """Takes the broker's positions and cash for the truth after `session`, and notes which later cash is in it already."""
+    """Takes the broker's positions and cash for the truth after `session`, and notes which cash flows are in it already."""
     there = account.broker.account()
-    later = _flows(account, _begun_since(ws, account, session, now))
-    ids = tuple(flow.flow_id for flow in later)
+    around = [*_still_posting(ws, account, session), *_begun_since(ws, account, session, now)]
+    ids = tuple(flow.flow_id for flow in _flows(account, around))
     said = AdoptionRecord(account.name, session, there.positions, there.cash, by, reason, now, ids)
     return account.ledger.adopt(said)
 
@@ -154,6 +155,23 @@ def _begun_since(ws: Workspace, account: TradingAccount, session: date, now: dat
     if isinstance(account.broker, SimulatedBroker) or coming <= session:
         return []
     return ws.sessions.between(ws.sessions.next(session), coming)
+
+
+def _still_posting(ws: Workspace, account: TradingAccount, session: date) -> list[date]:
+    """The sessions up to `session` of which a broker that lives in the market may still post cash."""
+    if isinstance(account.broker, SimulatedBroker):
+        return []
+    return ws.sessions.between(ws.sessions.offset(session, 1 - POSTED_WITHIN), session)
+
+
+def _posted_late(ws: Workspace, account: TradingAccount, base: _Base) -> list[CashFlow]:
+    """Cash of sessions up to the base's that the broker has posted since: it counts on the session after it."""
+    ledger, days = account.ledger, _still_posting(ws, account, base.session)
+    known = {flow.flow_id for day in days for flow in ledger.cash_flows(account.name, day)}
+    for said in ledger.adoptions(account.name):
+        known |= set(said.flows) if said.session <= base.session else set()
+    counted_on = ws.sessions.next(base.session)
+    return [replace(flow, session=counted_on) for flow in _flows(account, days) if flow.flow_id not in known]
 
 
 def _flows(account: TradingAccount, days: Sequence[date]) -> list[CashFlow]:
@@ -182,7 +200,7 @@ def _compare(
 
 @dataclass(frozen=True, slots=True)
 class _Base:
-    """What an account held at the end of `session`. `flows`: ids of later cash flows that are in its cash already."""
+    """What an account held at the end of `session`. `flows`: ids of cash flows that are in its cash already."""
 
     session: date
     held: Holdings
@@ -227,7 +245,7 @@ def _expected(
         return None
     since = ws.sessions.next(base.session)
     days = ws.sessions.between(since, through) if since <= through else []
-    flows = _flows(account, days)
+    flows = [*_posted_late(ws, account, base), *_flows(account, days)]
     for flow in flows:
         account.ledger.record_cash_flow(account.name, flow)
     new = [flow for flow in flows if flow.flow_id not in base.flows]
