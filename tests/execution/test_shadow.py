@@ -12,7 +12,7 @@ from scripted_broker import ScriptedBroker, window_around
 
 from trading_core.costs import CostModel
 from trading_core.errors import OrderRefusedError
-from trading_core.execution.broker import Broker, CalendarBroker, SimulatedBroker
+from trading_core.execution.broker import Broker, CalendarBroker, QuotingBroker, SimulatedBroker
 from trading_core.execution.paper import PaperBroker
 from trading_core.execution.session import PollResult, SendResult, SessionPolicy, TradingSession
 from trading_core.execution.shadow import WHY, ReadOnlyBroker
@@ -67,7 +67,7 @@ def test_orders_and_cancellations_are_refused_before_the_broker_hears_of_them(re
 
 
 def test_it_offers_every_call_of_a_broker_and_no_way_round() -> None:
-    protocols = (Broker, CalendarBroker)
+    protocols = (Broker, CalendarBroker, QuotingBroker)
     members = [name for protocol in protocols for name, _ in inspect.getmembers(protocol, inspect.isfunction)]
     calls = {name for name in members if not name.startswith("_")}
     offered = {name for name, _ in inspect.getmembers(ReadOnlyBroker, inspect.isfunction) if not name.startswith("_")}

@@ -366,18 +366,29 @@ def test_a_split_overnight_is_neither_a_mismatch_nor_a_fortune(real: Workspace, 
 
 
 def test_a_shadow_decides_and_sends_nothing(real: Workspace, server: AlpacaTradingServer) -> None:
-    hold(server, real)
+    held = hold(server, real)
     ws = Workspace(
         real.settings.model_copy(update={"trade_mode": "shadow"}), real.market, real.store, real.tables, real.sessions
     )
     ref = decided(ws, MON, BEFORE_MONDAY)
     assert (ref.account, ref.kind) == ("shadow-alpaca-tiny-whole-shares", "shadow")
+    server.quote(held[0], closes(ws, FRI)[held[0]] * 0.5)
     assert trade.sell(ws, ref, BEFORE_MONDAY).refused == 2
     assert trade.buy(ws, ref, BEFORE_MONDAY).refused == 3
-    decision = Ledger(ws.ledger_store()).get_decision(ref.account, MON)
+    ledger = Ledger(ws.ledger_store())
+    decision = ledger.get_decision(ref.account, MON)
     assert decision is not None
     assert {o.side for o in decision.orders} == {Side.SELL, Side.BUY}
-    assert server.posts == []
+    assert ledger.orders(ref.account, MON) == server.posts == []
+    # It is judged as a live one would be.
+    against = {(r.symbol, v.rule) for r in ledger.gates(ref.account, MON) for v in r.verdicts if v.verdict == "reject"}
+    assert against == {(held[0], "price_collar")}
+    assert len({record.symbol for record in ledger.gates(ref.account, MON)}) == 5
+    said = [event.message for event in ledger.events(ref.account, MON) if event.kind == "shadow"]
+    assert said == [
+        "2 sell(s) not sent; the rules would have refused 1 of them",
+        "3 buy(s) not sent; the rules would have refused 0 of them",
+    ]
 
 
 @pytest.mark.parametrize("session", [date(2025, 6, 12), FRI])

@@ -148,21 +148,31 @@ class TradingSession:
             settled = self._ask(known, now) if known.status in MAYBE_SENT else None
             if settled is not None:
                 return settled
-        if not flatten:
-            self.refuse_when_halted()
-        self.require_window(order.side, now)
-        verdicts = tuple(gate(intent, now))
-        if verdicts:
-            made = GateRecord(self.account, self.session, intent.client_order_id, intent.symbol, verdicts, now)
-            self.ledger.record_gates(made)
-        against = [verdict for verdict in verdicts if verdict.verdict == "reject"]
-        if against and known is not None:
-            self._state(intent.client_order_id, OrderStatus.REJECTED, now, f"{against[0].rule}: {against[0].reason}")
-        if against:
+        against = self._judge(intent, gate, now, flatten)
+        if against is not None and known is not None:
+            self._state(intent.client_order_id, OrderStatus.REJECTED, now, f"{against.rule}: {against.reason}")
+        if against is not None:
             return "refused"
         if known is None:
             self.ledger.record_intent(intent)
         return self._submit(intent, now)
+
+    def _judge(self, intent: Intent, gate: Gate, now: datetime, flatten: str = "") -> RuleVerdict | None:
+        """The first rule that refuses an order; None when it may be sent now. What the rules said is kept."""
+        if not flatten:
+            self.refuse_when_halted()
+        self.require_window(intent.side, now)
+        verdicts = tuple(gate(intent, now))
+        if verdicts:
+            made = GateRecord(self.account, self.session, intent.client_order_id, intent.symbol, verdicts, now)
+            self.ledger.record_gates(made)
+        return next((verdict for verdict in verdicts if verdict.verdict == "reject"), None)
+
+    def rehearse(self, decision: Decision, orders: Sequence[DecidedOrder], gate: Gate, now: datetime) -> int:
+        """All that is asked before an order is sent, and no more; how many the rules refuse. Errors: as of `send` before
+        anything is sent."""
+        intents = [self._intent(decision, order, now, "") for order in orders]
+        return sum(self._judge(intent, gate, now) is not None for intent in intents)
 
     def _intent(self, decision: Decision, order: DecidedOrder, now: datetime, flatten: str) -> Intent:
         strategy = flatten or decision.strategy

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 
 from trading_core.errors import OrderRefusedError
-from trading_core.execution.broker import Broker, BrokerTraits, CalendarBroker, OrderWindow
+from trading_core.execution.broker import Broker, BrokerTraits, CalendarBroker, LastTrade, OrderWindow, QuotingBroker
 from trading_core.schema import AccountState, CashFlow, Fill, Order, OrderKind, OrderState
 from trading_core.sessions import Sessions
 
@@ -29,6 +30,9 @@ class ReadOnlyBroker:
 
     def trades_on(self, session: date) -> bool:
         return self._inner.trades_on(session) if isinstance(self._inner, CalendarBroker) else True
+
+    def last_trades(self, symbols: Sequence[str]) -> dict[str, LastTrade]:
+        return self._inner.last_trades(symbols) if isinstance(self._inner, QuotingBroker) else {}
 
     def window(self, kind: OrderKind, session: date, sessions: Sessions) -> OrderWindow:
         return self._inner.window(kind, session, sessions)

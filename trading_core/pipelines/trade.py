@@ -317,11 +317,6 @@ def _send(ws: Workspace, ref: SessionRef, side: Side, now: datetime) -> OrdersRe
         settled = state is not None and state.status is SessionStatus.SETTLED
         if not orders or settled or decision.model == FLATTEN:  # a flatten has sent its orders itself
             return OrdersRef(ref.account, ref.session, side.value, 0, len(orders))
-        if not AccountKind(ref.kind).sends:
-            account.session(ref.session).event(
-                "shadow", EventLevel.INFO, f"{len(orders)} {side.value}(s) not sent", now
-            )
-            return OrdersRef(ref.account, ref.session, side.value, 0, 0, len(orders))
         if not _may_send(account, ref):
             return OrdersRef(ref.account, ref.session, side.value, 0, 0, len(orders))
         return _send_orders(ws, account, ref, decision, orders, now)
@@ -348,10 +343,15 @@ def _send_orders(
     session, side = account.session(ref.session), orders[0].side
     splits = settlement.splits_overnight(ws, account, ref.session)
     orders = [restated(order, splits.get(order.symbol, 1.0)) for order in orders]
+    rules = gate(ws, account, decision, ref.kind, splits=splits)
+    if not AccountKind(ref.kind).sends:
+        refused = session.rehearse(decision, orders, rules, now)
+        said = f"{len(orders)} {side.value}(s) not sent; the rules would have refused {refused} of them"
+        session.event("shadow", EventLevel.INFO, said, now)
+        return OrdersRef(ref.account, ref.session, side.value, 0, 0, len(orders))
     if side is Side.BUY:
         fractional = config.load_strategy(ref.strategy, ws.settings).fractional
         orders = session.affordable(orders, ws.costs.rates.buy, fractional)
-    rules = gate(ws, account, decision, ref.kind, splits=splits)
     sent = known = refused = 0
     started = time.monotonic()
     for first in range(0, len(orders), BATCH):
