@@ -245,21 +245,20 @@ def test_halts_and_claims_need_no_lease(sqlite: DocumentStore) -> None:
     both.late.claim_identity("broker:1", "another")
 
 
-def test_guarded_partitions_are_fenced_and_others_are_not(sqlite: DocumentStore) -> None:
+def test_the_accounts_partition_is_fenced_and_others_are_not(sqlite: DocumentStore) -> None:
     leases = Leases(sqlite)
     lease = leases.acquire(ACCOUNT, A, NOW)
-    store = FencedStore(sqlite, leases, lease, guarded=("paper#1",))
-    assert store.transact_new([NewDocument("paper#1", "x", {}), NewDocument("free", "x", {})])
-    assert not store.put_new("paper#1", "x", {})  # taken, and the lease is fine
-    assert not store.transact_new([NewDocument("paper#1", "y", {})], absent=[Key("free", "x")])
+    store, mine = FencedStore(sqlite, leases, lease), f"account#{ACCOUNT}"
+    assert store.transact_new([NewDocument(mine, "x", {}), NewDocument("free", "x", {})])
+    assert not store.put_new(mine, "x", {})  # taken, and the lease is fine
+    assert not store.transact_new([NewDocument(mine, "y", {})], absent=[Key("free", "x")])
     leases.acquire(ACCOUNT, B, NOW + LONG)
-    for pk in ("paper#1", f"account#{ACCOUNT}"):
-        with pytest.raises(LeaseLostError):
-            store.put_new(pk, "z", {})
-        with pytest.raises(LeaseLostError):
-            store.transact_new([NewDocument("free", "z", {}), NewDocument(pk, "z", {})])
-        with pytest.raises(LeaseLostError, match="append-only"):
-            store.replace(pk, "x", {"n": 1}, 1)
+    with pytest.raises(LeaseLostError):
+        store.put_new(mine, "z", {})
+    with pytest.raises(LeaseLostError):
+        store.transact_new([NewDocument("free", "z", {}), NewDocument(mine, "z", {})])
+    with pytest.raises(LeaseLostError, match="append-only"):
+        store.replace(mine, "x", {"n": 1}, 1)
     assert store.get("free", "z") is None
     assert store.put_new("free", "z", {})
     assert store.replace("free", "z", {"n": 1}, 1)

@@ -127,24 +127,24 @@ class Leases:
 class FencedStore:
     """A DocumentStore whose creations in the lease's account happen only while the lease is the newest.
 
-    Reads and documents of other partitions pass through, but for `guarded` ones: partitions that belong to the account too.
+    Reads and documents of other partitions pass through.
     """
 
-    def __init__(self, store: DocumentStore, leases: Leases, lease: Lease, guarded: tuple[str, ...] = ()) -> None:
+    def __init__(self, store: DocumentStore, leases: Leases, lease: Lease) -> None:
         self.url = store.url
         self.lease = lease
         self._store = store
         self._leases = leases
-        self._fenced = {f"account#{lease.account}", *guarded}
+        self._fenced = f"account#{lease.account}"
         self.get, self.find, self.query, self.close = store.get, store.find, store.query, store.close
 
     def put_new(self, pk: str, sk: str, doc: Document) -> bool:
-        if pk not in self._fenced:
+        if pk != self._fenced:
             return self._store.put_new(pk, sk, doc)
         return self.transact_new([NewDocument(pk, sk, doc)])
 
     def replace(self, pk: str, sk: str, doc: Document, expected_version: int) -> bool:
-        if pk in self._fenced:
+        if pk == self._fenced:
             raise LeaseLostError(
                 self.lease.account, self.lease.token, "covers no replacing: its records are append-only"
             )
@@ -152,7 +152,7 @@ class FencedStore:
 
     def transact_new(self, items: Sequence[NewDocument], absent: Sequence[Key] = ()) -> bool:
         """As the store's. Errors: LeaseLostError, and then nothing was written."""
-        if not any(item.pk in self._fenced for item in items):
+        if not any(item.pk == self._fenced for item in items):
             return self._store.transact_new(items, absent)
         if self._store.transact_new(items, [*absent, self.lease.fence]):
             return True
