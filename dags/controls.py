@@ -51,6 +51,7 @@ def controls() -> None:
         from airflow.sdk.exceptions import AirflowFailException
 
         from trading_core.pipelines import controls as pipeline
+        from trading_core.pipelines import session_report
 
         params, ws, now = runtime.form(), runtime.workspace(), runtime.now()
         action, order, by = params["action"], params["order"], f"{runtime.triggered_by()} by the DAG controls"
@@ -58,7 +59,10 @@ def controls() -> None:
             raise AirflowFailException("The action resolve needs an order id, and no other action takes one.")
         if action == "resolve":
             return pipeline.resolve(ws, order, params["reason"], by=by, now=now)
-        return pipeline.act(ws, action, params["account"], params["reason"], by=by, now=now)
+        done = pipeline.act(ws, action, params["account"], params["reason"], by=by, now=now)
+        if action == "settle":
+            session_report.write_last(ws, params["account"], now)
+        return done
 
     act()
 

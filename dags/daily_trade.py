@@ -152,7 +152,8 @@ def daily_trade() -> None:
         from trading_core.pipelines import refs, session_report
 
         opened, settled = refs.load(refs.SessionRef, session), _step("settle", session)
-        session_report.write(runtime.workspace(opened.market), opened.account, opened.session, runtime.now())
+        ws = runtime.workspace(opened.market)
+        session_report.write(ws, opened.account, opened.session, runtime.now(), opened.run_id)
         return settled
 
     opened = check()

@@ -9,7 +9,7 @@ from typing import Any
 
 import runtime
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import BaseOperator
 
 APPROVE, REJECT = "Approve", "Reject"
@@ -60,9 +60,11 @@ class Approval(HITLOperator):
         if not asked.orders:
             self.log.info("There is nothing to approve: the decision holds no order.")
             return None
-        self.subject, self.body = asked.subject, asked.body
-        left = asked.until - runtime.now() - SPARE
-        self.response_timeout = REPLAY_PATIENCE if opened.kind == "replay" else max(left, timedelta(seconds=1))
+        now = runtime.now()
+        left = asked.until - now - SPARE
+        patience = REPLAY_PATIENCE if opened.kind == "replay" else max(left, timedelta(seconds=1))
+        self.response_timeout, self.subject = patience, asked.subject
+        self.body = f"{asked.body}\n\nWithout an answer by {now + patience:%Y-%m-%d %H:%M} UTC nothing is sent."
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
@@ -77,7 +79,10 @@ class Approval(HITLOperator):
 
 
 class WaitForFills(BaseOperator):
-    """Until no order of a side may fill any more. Asks the broker again and again, deferred in between."""
+    """Until no order of a side may fill any more. Asks the broker again and again, deferred in between.
+
+    Nothing fills before the session opens: asked once before, to learn of orders that were refused, it sleeps until then.
+    """
 
     def __init__(self, *, session: Any, side: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -88,8 +93,12 @@ class WaitForFills(BaseOperator):
         from trading_core.pipelines import refs, trade
 
         opened = refs.load(refs.SessionRef, self.session)
-        left = trade.waiting(runtime.workspace(opened.market), opened, self.side, runtime.now())
+        ws, now = runtime.workspace(opened.market), runtime.now()
+        left = trade.waiting(ws, opened, self.side, now)
         if left:
-            self.log.info("%d %s(s) may still fill; asking again in %s.", left, self.side, POLL)
-            self.defer(trigger=TimeDeltaTrigger(POLL), method_name="execute")
+            again = max(now + POLL, ws.sessions.open(opened.session))
+            self.log.info(
+                "%d %s(s) may still fill; asking again at %s.", left, self.side, f"{again:%Y-%m-%d %H:%M:%S} UTC"
+            )
+            self.defer(trigger=DateTimeTrigger(again), method_name="execute")
         return left

@@ -133,6 +133,8 @@ def test_a_session_at_the_broker_sells_at_the_open_waits_and_buys_with_the_cash(
     assert sent == [("sell", "opg")] * 2 + [("buy", "day")] * 3
     # One sleep until the sells have filled, one until the buys have: each gives its worker back.
     assert told.deferred == ["airflow.providers.standard.triggers.temporal.DateTimeTrigger"] * 2
+    # Sent before the open, a sell is asked after at the open; there is no open ahead of the buys.
+    assert told.asleep[0] == "2025-06-16T13:30:00+00:00" < told.asleep[1]
     assert (told.xcoms["wait_sold"], told.xcoms["wait_bought"], told.xcoms["settle"]["status"]) == (0, 0, "pending")
     assert {order["status"] for order in told.orders} == {"filled"}
 

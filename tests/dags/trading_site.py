@@ -72,6 +72,7 @@ class Told:
     alerts: list[str] = field(default_factory=list)
     status: str = ""  # of the session
     deferred: list[str] = field(default_factory=list)  # the classes of the triggers
+    asleep: list[str] = field(default_factory=list)  # until when, of those that wait for a time
     requests: int = 0  # to the broker
     posts: list[dict[str, Any]] = field(default_factory=list)  # orders the broker got
     hooks: list[str] = field(default_factory=list)  # what the webhook got
@@ -282,7 +283,9 @@ def _watched(stage: Stage, server: Any, told: Told) -> Iterator[None]:
     inline = module._run_inline_trigger
 
     def run(trigger: Any, *rest: Any) -> Any:
-        told.deferred.append(trigger.serialize()[0])
+        name, values = trigger.serialize()
+        told.deferred.append(name)
+        told.asleep += [values["moment"].isoformat()] if "moment" in values else []
         if server is not None:
             prices = _closes(stage)
             if not server.asked_open:

@@ -13,6 +13,7 @@ from tiny_market import NOW, new_market
 
 from trading_core import cli
 from trading_core.errors import UnknownNameError
+from trading_core.execution.accounts import kind_of
 from trading_core.execution.lease import Leases
 from trading_core.execution.ledger import Ledger
 from trading_core.execution.records import (
@@ -24,7 +25,7 @@ from trading_core.execution.records import (
     LedgerEvent,
     SessionSummary,
 )
-from trading_core.pipelines.account_status import AccountStatus, kind_of, statuses
+from trading_core.pipelines.account_status import AccountStatus, statuses
 from trading_core.pipelines.workspace import Workspace
 from trading_core.schema import OrderStatus, Position, Side
 

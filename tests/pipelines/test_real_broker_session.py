@@ -185,13 +185,7 @@ def test_orders_too_late_for_the_auction_are_refused(real: Workspace, server: Al
 
 
 def test_what_nobody_explains_stops_trading_and_says_what(real: Workspace, server: AlpacaTradingServer) -> None:
-    prices = closes(real, FRI)
-    ref = decided(real, MON, BEFORE_MONDAY)
-    trade.sell(real, ref, BEFORE_MONDAY)
-    server.open_market(MON, prices)
-    trade.buy(real, ref, server.now)
-    server.trade(prices)
-    server.close_market(MON, prices)
+    ref = bought(real, server, closes(real, FRI))
     evening = server.now + timedelta(hours=2)
     backfilled(real, MON, MON, now=evening)
     trade.settle(real, ref, evening)

@@ -78,9 +78,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def show(value: Any, as_json: bool, rows: Sequence[Any] | None = None) -> None:
-    """Prints a result: JSON, or one line per field and a table of `rows`."""
+def show(value: Any, as_json: bool, rows: Sequence[Any] | None = None, page: str = "") -> None:
+    """Prints a result: JSON, or one line per field and a table of `rows`. `page`: where its HTML page lies, "" for none."""
     plain = _plain(value)
+    if page:
+        plain["page"] = page
     if as_json:
         typer.echo(json.dumps(plain, indent=2))
         return

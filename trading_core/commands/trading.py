@@ -49,6 +49,7 @@ def _add_trade(app: typer.Typer, now: Clock, run_id: RunId) -> None:
 
         Needs features of the session before, and a champion: `trading backfill`, `trading train`.
         """
+        from trading_core.pipelines import session_report
         from trading_core.pipelines import trade as pipeline
 
         ws = opened(market)
@@ -61,7 +62,7 @@ def _add_trade(app: typer.Typer, now: Clock, run_id: RunId) -> None:
             run_id=run_id(),
             now=now(),
         )
-        show(made, as_json)
+        show(made, as_json, page=ws.store.uri(session_report.write(ws, made.account, made.session, now())))
 
 
 def _add_controls(app: typer.Typer, now: Clock) -> None:
@@ -99,7 +100,12 @@ def _add_controls(app: typer.Typer, now: Clock) -> None:
         as_json: Json = False,
     ) -> None:
         """Fill what the market has filled since, without starting a new session."""
-        control("settle", market, account, "", as_json)
+        from trading_core.pipelines import controls, session_report
+
+        ws = opened(market)
+        done = controls.act(ws, "settle", account, "", by=BY, now=now())
+        page = session_report.write_last(ws, account, now())
+        show(done, as_json, page=ws.store.uri(page) if page else "")
 
 
 def _add_repairs(app: typer.Typer, now: Clock) -> None:

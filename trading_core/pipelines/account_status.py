@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from trading_core.errors import UnknownNameError
-from trading_core.execution.accounts import AccountKind
+from trading_core.execution.accounts import kind_of
 from trading_core.execution.lease import Leases, is_dead
 from trading_core.execution.ledger import ALL_ACCOUNTS, Ledger, open_orders
 from trading_core.execution.records import (
@@ -95,7 +95,7 @@ def _status(
     adopted = _adopted_since(ledger, name, settled[0] if settled else None)
     return AccountStatus(
         account=name,
-        kind=kind_of(name),
+        kind=kind_of(name).value,
         strategy=owner.strategy,
         market=owner.market,
         opened_at=owner.opened_at,
@@ -122,12 +122,6 @@ def _status(
         equity=settled[1].equity if settled and not adopted else None,
         adopted=adopted.at if adopted else None,
     )
-
-
-def kind_of(account: str) -> str:
-    """What an account is for, told by its id (execution.accounts): live, where it does not begin with another kind."""
-    first = account.split("-", 1)[0]
-    return first if first in set(AccountKind) else AccountKind.LIVE.value
 
 
 def _newest_settled(ledger: Ledger, account: str, last: SessionState | None) -> tuple[date, SessionSummary] | None:

@@ -12,9 +12,10 @@ from datetime import date, datetime
 from typing import Any
 
 from trading_core.config import canonical_json
+from trading_core.execution.accounts import kind_of
 from trading_core.execution.ledger import Ledger
+from trading_core.execution.records import SessionRecord
 from trading_core.pipelines import run_reports
-from trading_core.pipelines.account_status import kind_of
 from trading_core.pipelines.refs import SessionResult, dump
 from trading_core.pipelines.session_outcome import outcome_facts
 from trading_core.pipelines.session_rows import account_facts, decision_facts, fill_rows, order_rows, totals
@@ -27,16 +28,23 @@ from trading_core.plots.session_page import session_page
 PAGE = "page"  # the key of the JSON under which all that the page shows is kept
 
 
-def write(ws: Workspace, account_name: str, session: date, now: datetime) -> str:
+def write(ws: Workspace, account_name: str, session: date, now: datetime, run_id: str = "") -> str:
     """Writes a session's page and JSON; returns the path of the page in the artifact store.
 
-    The page is noted under the run that opened the session, so that the tab of that run shows the newest one.
+    The page is noted under the run that opened the session and all others that have written it (`run_id`: the one that
+    does now), so that the tabs of those runs show the newest one.
     Errors: UnknownNameError (account, session), LedgerUnreachableError, StoreUnreachableError, those of reading tables.
     """
     before = _unfinished_before(ws, account_name, session)
     if before is not None:
         _write(ws, account_name, before, now)
-    return _write(ws, account_name, session, now)
+    return _write(ws, account_name, session, now, run_id)
+
+
+def write_last(ws: Workspace, account: str, now: datetime) -> str:
+    """`write` for the account's last session; "" where none was opened on it yet."""
+    last = Ledger(ws.ledger_store()).last_session(account)
+    return "" if last is None else write(ws, account, last.session, now)
 
 
 def page_path(ws: Workspace, account: str, session: date) -> str:
@@ -53,7 +61,7 @@ def gather(ws: Workspace, account: str, session: date, now: datetime) -> Session
     return _page(read_sources(ws, account, session, now))
 
 
-def _write(ws: Workspace, account: str, session: date, now: datetime) -> str:
+def _write(ws: Workspace, account: str, session: date, now: datetime, run_id: str = "") -> str:
     found = read_sources(ws, account, session, now)
     shown, path = _page(found), page_path(ws, account, session)
     report = {
@@ -66,8 +74,22 @@ def _write(ws: Workspace, account: str, session: date, now: datetime) -> str:
     }
     ws.store.write_bytes(json_path(ws, account, session), canonical_json(report).encode())
     ws.store.write_bytes(path, session_page(shown))
-    run_reports.note_session(ws, found.record.run_id, account, session, path)
+    for run in _runs(ws, found.record, run_id):
+        run_reports.note_session(ws, run, account, session, path)
     return path
+
+
+def _runs(ws: Workspace, record: SessionRecord, run_id: str) -> list[str]:
+    """The runs that show the page: the one that opened the session, those that wrote the page since, and `run_id`.
+
+    The ledger knows only the first of them; the others are kept beside the page.
+    """
+    path = ws.path("sessions", record.account, f"{record.session}.runs.json")
+    known = ws.store.read_json(path) if ws.store.exists(path) else []
+    if run_id in ("", record.run_id, *known):
+        return [record.run_id, *known]
+    ws.store.write_json(path, [*known, run_id])
+    return [record.run_id, *known, run_id]
 
 
 def _unfinished_before(ws: Workspace, account: str, session: date) -> date | None:
@@ -105,7 +127,7 @@ def _head(found: Sources) -> SessionHead:
     return SessionHead(
         market=found.ws.market.id,
         account=record.account,
-        kind=kind_of(record.account),
+        kind=kind_of(record.account).value,
         strategy=found.strategy,
         session=record.session,
         decision_session=record.decision_session,
@@ -151,7 +173,7 @@ def _result(found: Sources, shown: SessionPage) -> SessionResult:
     costs = [f.commission + f.quantity * abs(f.price - opens.get(f.symbol, f.price)) for f in found.orders.fills]
     return SessionResult(
         account=record.account,
-        kind=kind_of(record.account),
+        kind=kind_of(record.account).value,
         session=record.session,
         decision_session=record.decision_session,
         status=Standing.SETTLED.value if found.settled else Standing.PENDING.value,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from trading_core.execution.records import EventLevel
 from trading_core.pipelines.session_rows import NOT_SENT
 from trading_core.pipelines.session_sources import LeaseChange, Sources
+from trading_core.plots.page import percent
 from trading_core.plots.session_data import AccountFacts, EventRow, OrderRow, Standing, StandingFacts
 from trading_core.plots.session_format import counted, gain, gain_percent, listed, money
 from trading_core.schema import OrderStatus
@@ -58,10 +60,13 @@ def _settled(found: Sources, orders: Sequence[OrderRow], account: AccountFacts) 
         return f"Decided and recorded; a shadow account sends nothing. {worth}"
     if not orders:
         return f"Nothing was traded. {worth}"
-    whole = sum(row.status == OrderStatus.FILLED.value for row in orders)
-    part = sum(row.filled > 0 and row.status != OrderStatus.FILLED.value for row in orders)
-    partly = f" whole, {part} in part" if part else ""
-    return f"{whole} of {counted(len(orders), 'order')} filled{partly}. {worth}"
+    filled = [row for row in orders if row.filled > 0]
+    part = sum(row.status != OrderStatus.FILLED.value for row in filled)
+    # Buys that are cut to the cash at the open all fall a little short: how much says whether that matters.
+    done = math.fsum(row.filled * row.decision_price for row in filled)
+    share = percent(done / math.fsum(row.quantity * row.decision_price for row in orders))
+    partly = f", {part} of them in part: {share} of the value ordered" if part else ""
+    return f"{len(filled)} of {counted(len(orders), 'order')} filled{partly}. {worth}"
 
 
 def _pending(found: Sources, orders: Sequence[OrderRow]) -> str:

@@ -110,14 +110,14 @@ def _standing(shown: SessionPage) -> str:
     kinds = {Standing.PENDING: "pending", Standing.NEEDS_A_PERSON: "person"}
     kind = kinds.get(standing.standing, "")
     reasons = page.bullets(standing.reasons, f"verdict {kind}") if standing.reasons else ""
-    done = sum(row.status == "filled" for row in shown.orders)
+    done = sum(row.filled > 0 for row in shown.orders)
     change = f"{f.gain(account.change)} ({f.gain_percent(account.change_share)})" if account.before else ""
     figures = [
         ("Equity", f.money(account.equity)),
         (f"Change since {account.before}", change),
         ("Cash", f.money(account.cash)),
         ("Positions", str(len(account.positions))),
-        ("Orders filled whole", f"{done} of {len(shown.orders)}" if shown.orders else ""),
+        ("Orders filled", f"{done} of {len(shown.orders)}" if shown.orders else ""),
         ("Turnover", page.percent(account.turnover) if shown.fills else ""),
         ("Cost of trading", f.money(shown.totals.shortfall.costs) if shown.totals else ""),
         ("Against the decision", f"{f.bps(shown.totals.decision_bps)}{page.NBSP}bps" if shown.totals else ""),

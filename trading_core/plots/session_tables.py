@@ -243,14 +243,15 @@ def _execution_cells(row: OrderRow) -> list[str]:
         page.escape(row.side),
         f.shares(row.filled),
         f.price(row.price),
-        f.price(row.decision_price),
-        f.bps(row.decision_bps),
-        f.gain(row.decision_cash),
-        f.price(row.open_price),
-        f.bps(row.open_bps),
-        f.gain(row.open_cash),
+        *_against(row.decision_price, row.decision_bps, row.decision_cash),
+        *_against(row.open_price, row.open_bps, row.open_cash),
         f.money(row.commission),
     ]
+
+
+def _against(price: float, bps: float, cash: float) -> list[str]:
+    """The cells of one reference price: it, and what was paid more or less than it."""
+    return [f.price(price), f.bps(bps), f.gain(cash)]
 
 
 def outcome_section(shown: SessionPage) -> str:
