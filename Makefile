@@ -21,7 +21,7 @@ EVERY ?=
 ALL ?=
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test test-thorough crash-run faults lint up down status bench clean lock
+.PHONY: help setup run test test-thorough crash-run concurrent-runs faults lint up down status bench clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -58,6 +58,9 @@ test-thorough:  ## the rest of them: kills, races, random orders, whole other pr
 
 crash-run: setup  ## SESSIONS of daily trading with a crash in the middle, beside the same ones undisturbed (SESSIONS=20: minutes)
 	@$(BIN)/python tests/e2e/crash_run.py --sessions $(SESSIONS)
+
+concurrent-runs: setup  ## 16 runs of daily_trade at once, of every kind, with Airflow on PostgreSQL where that is installed
+	@$(BIN)/python tests/e2e/concurrent_runs.py
 
 faults: setup  ## the fault matrix, as a table; ONLY=days SEED=123 DAYS=1 replays
 	@ONLY="$(ONLY)" SEED="$(SEED)" DAYS="$(DAYS)" LANES="$(LANES)" EVERY="$(EVERY)" ALL="$(ALL)" $(BIN)/python tests/faults

@@ -19,6 +19,8 @@ from trading_core.config import PROJECT_ROOT, Settings, read_settings
 
 LOOPBACK = "127.0.0.1"
 USER = "admin"
+# Names of our own: AIRFLOW__... may be there for another Airflow, whose database is not ours to migrate.
+DATABASE, PARALLELISM = "AIRFLOW_DATABASE_URL", "AIRFLOW_PARALLELISM"
 # Airflow's own five seconds are too few on a busy machine: a request that waits longer for a writer answers 500.
 SQLITE_CONNECT = {"timeout": 60.0}
 LAUNCH_MARK = "TRADING_LAUNCH"  # in the environment of every service, so that strays can be told from others' processes
@@ -67,8 +69,16 @@ class Installation:
             write_private(path, secrets.token_urlsafe(length))
         return path.read_text()
 
+    @property
+    def own_database(self) -> bool:
+        """Whether Airflow's database is this installation's SQLite file: `AIRFLOW_DATABASE_URL` names no other one."""
+        return not os.environ.get(DATABASE)
+
     def environment(self) -> dict[str, str]:
-        """The environment of the services: the caller's, plus Airflow's settings for one machine."""
+        """The environment of the services: the caller's, plus Airflow's settings for one machine.
+
+        `AIRFLOW_DATABASE_URL` and `AIRFLOW_PARALLELISM` (tasks at once) take the place of its own choice.
+        """
         home = self.airflow_home
         _ = self.password
         airflow = {
@@ -77,7 +87,7 @@ class Installation:
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT_ROOT / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            "AIRFLOW__CORE__PARALLELISM": str(max(2, min(8, 2 * (os.cpu_count() or 2)))),
+            "AIRFLOW__CORE__PARALLELISM": os.environ.get(PARALLELISM) or str(max(2, min(8, 2 * (os.cpu_count() or 2)))),
             "AIRFLOW__CORE__FERNET_KEY": _fernet(self),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
@@ -86,14 +96,14 @@ class Installation:
             "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__BASE_URL": self.base_url,
             "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": os.environ.get(DATABASE) or f"sqlite:///{home / 'airflow.db'}",
             "AIRFLOW__API_AUTH__JWT_SECRET": self.secret("jwt"),
             "AIRFLOW__API__SECRET_KEY": self.secret("session"),
             "AIRFLOW__EXECUTION_API__JWT_EXPIRATION_TIME": "86400",  # a training may outlast the default of ten minutes
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": f"{__name__}.SQLITE_CONNECT",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC": f"{__name__}.SQLITE_CONNECT",
             "AIRFLOW__API__EXPOSE_STACKTRACE": "True",  # only this machine's owner reads it, and "look for ID x" helps nobody
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+            # On a busy laptop a loop may outlast the default of 30 s: the scheduler would pass for dead, its tasks for orphans.
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "60",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
             # Parsing the DAG files every 15 seconds took a seventh of a core; `wait_for_choice` asks for it when it matters.
@@ -101,9 +111,14 @@ class Installation:
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "5",  # what was parsed on request is shown, too
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "TRADING_PRELOAD": "1",  # see plugins/preload.py
-            "TRADING_SQLITE_GATE": "1",  # see plugins/sqlite_gate.py
             "SPT_NOENV": "1",  # setproctitle must not overwrite the environment, or the mark below is lost
         }
+        if self.own_database:
+            airflow |= {
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": f"{__name__}.SQLITE_CONNECT",
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC": f"{__name__}.SQLITE_CONNECT",
+                "TRADING_SQLITE_GATE": "1",  # see plugins/sqlite_gate.py
+            }
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         return {**os.environ, **airflow, "PATH": path, "TRADING_VAR_DIR": str(self.var_dir), LAUNCH_MARK: self.mark}
 

@@ -50,13 +50,13 @@ def exclusive(home: Installation) -> Iterator[None]:
 
 
 def prepare(home: Installation) -> None:
-    """Creates or migrates Airflow's database, once per Airflow version."""
+    """Creates or migrates Airflow's database, once per Airflow version; one of the caller's is looked at every time."""
     from importlib.metadata import version
 
     done = home.airflow_home / f"migrated-{version('apache-airflow-core')}"
-    if done.is_file() and (home.airflow_home / "airflow.db").is_file():
+    if home.own_database and done.is_file() and (home.airflow_home / "airflow.db").is_file():
         return
-    if not any(home.airflow_home.glob("migrated-*")):
+    if home.own_database and not any(home.airflow_home.glob("migrated-*")):
         # A database whose first migration was cut off holds nothing yet, and may not be migrated further.
         (home.airflow_home / "airflow.db").unlink(missing_ok=True)
     log = log_path(home, "migrate")
@@ -65,7 +65,8 @@ def prepare(home: Installation) -> None:
         code = subprocess.run(command, env=home.environment(), stdout=out, stderr=out, check=False).returncode
     if code != 0:
         raise ServiceError(f"Airflow's database could not be prepared (exit code {code}); see {log}.")
-    done.touch()
+    if home.own_database:
+        done.touch()
 
 
 def log_path(home: Installation, service: str) -> Path:

@@ -94,3 +94,23 @@ def test_a_choice_that_is_missing_is_asked_for_once(api: AirflowApi) -> None:
 def test_a_choice_that_is_there_is_not_asked_for(api: AirflowApi) -> None:
     api.wait_for_choice("train_model", "market", "old")
     assert _Airflow.seen == ["/api/v2/dags/train_model/details"]
+
+
+def test_airflows_database_is_a_file_of_its_own_unless_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = environment.Installation(Settings(var_dir=tmp_path), 1, 2)
+    home.airflow_home.mkdir()
+    # Of another Airflow on this machine: its records are not ours to migrate.
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://another")
+    monkeypatch.delenv("TRADING_SQLITE_GATE", raising=False)
+    own = home.environment()
+    assert own["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{tmp_path.resolve()}/airflow/airflow.db"
+    assert own["TRADING_SQLITE_GATE"] == "1"
+    monkeypatch.setenv("AIRFLOW_DATABASE_URL", "postgresql+psycopg2://me@127.0.0.1/airflow")
+    monkeypatch.setenv("AIRFLOW_PARALLELISM", "16")
+    named = home.environment()
+    assert named["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == "postgresql+psycopg2://me@127.0.0.1/airflow"
+    assert named["AIRFLOW__CORE__PARALLELISM"] == "16"
+    assert "TRADING_SQLITE_GATE" not in named
+    assert "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS" not in named

@@ -35,7 +35,6 @@ NOT_DUE_IN_MINUTES = 12 * 60
 # Whoever restarts a scheduler waits up to five minutes until it looks after what the dead one left; here it looks sooner.
 IMPATIENT = {
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
-    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "60",  # of a busy machine: else it takes itself for dead
 }
 # What two accounts cannot have in common; and the state of the checkout, in which somebody may work meanwhile.
 OWN = {"account", "client_order_id", "fill_id", "decision_id", "run_id", "code_version"}
