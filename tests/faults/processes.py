@@ -291,7 +291,8 @@ def template(flavour: Flavour, folder: Path, habits: Habits = HABITS) -> Templat
     exchange = Exchange(
         NYSE, SYMBOLS, FIRST, start, SEED, habits=habits, unique_ids=flavour.unique_ids, one_auction=flavour.one_auction
     )
-    scenario = Scenario(exchange, folder / f"template-{FLAVOURS.index(flavour)}.sqlite", flavour)
+    # A ledger of its own: one that knew the first session already would be ahead of this new exchange.
+    scenario = Scenario(exchange, Path(tempfile.mkdtemp(prefix="template-", dir=folder)) / "ledger.sqlite", flavour)
     if scenario.run(FIRST) or scenario.reports[-1].error:
         raise RuntimeError(f"the template could not be made: {scenario.reports}")
     scenario.witness.store.close()

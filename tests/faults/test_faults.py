@@ -41,6 +41,11 @@ def test_two_hundred_wild_days_violate_nothing() -> None:
     assert sum(outcome.ends["settled"] for outcome in outcomes) > 100
 
 
+def test_a_template_that_is_made_again_is_the_same(plain: kills.Undisturbed, folder: Path) -> None:
+    again = kills.undisturbed(processes.template(FLAVOURS[0], folder), folder)
+    assert (again.calls, again.orders, again.found) == (plain.calls, 4, ())
+
+
 def test_a_killed_session_ends_as_an_undisturbed_one(
     template: Template, plain: kills.Undisturbed, folder: Path
 ) -> None:
