@@ -13,7 +13,6 @@ import runtime
 from airflow.sdk import (
     AsyncCallback,
     DeadlineAlert,
-    DeadlineReference,
     ExceptionRetryPolicy,
     Param,
     RetryAction,
@@ -22,7 +21,7 @@ from airflow.sdk import (
     result,
     task,
 )
-from alerts import TradingAlert
+from alerts import RunQueued, TradingAlert
 from session_timetable import SessionTimetable
 from trading_tasks import Approval, WaitForFills, record_failure
 
@@ -68,7 +67,7 @@ RETRY_POLICY = ExceptionRetryPolicy(
     },
     on_failure_callback=TradingAlert(),
     deadline=DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        reference=RunQueued(),
         interval=timedelta(minutes=runtime.SETTINGS.trade_deadline_minutes),
         callback=AsyncCallback("alerts.late"),
         name="daily_trade is late",

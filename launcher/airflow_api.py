@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -54,14 +55,18 @@ class AirflowApi:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def wait_for_dags(self, names: list[str], within_s: float = 120) -> None:
-        """Returns when all DAGs are parsed; raises with the import errors if any file cannot be imported."""
-        deadline = time.monotonic() + within_s
+        """Returns when all DAGs are parsed; raises with the import errors if any file cannot be imported.
+
+        An error of before is waited out: the file may have been mended, and is read again soon after a start.
+        """
+        began, deadline = datetime.now(UTC), time.monotonic() + within_s
         while True:
             errors = self.call("GET", "/importErrors")["import_errors"]
-            if errors:
+            new = any(datetime.fromisoformat(e["timestamp"]) >= began for e in errors)
+            if new or (errors and time.monotonic() > deadline):
                 raise AirflowApiError("\n".join(f"{e['filename']}: {e['stack_trace']}" for e in errors))
             known = {dag["dag_id"] for dag in self.call("GET", "/dags", params={"limit": 100})["dags"]}
-            if set(names) <= known:
+            if set(names) <= known and not errors:
                 return
             if time.monotonic() > deadline:
                 raise AirflowApiError(f"DAGs not parsed within {within_s:.0f} s: {sorted(set(names) - known)}")

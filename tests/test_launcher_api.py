@@ -6,6 +6,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ BUSY = {"detail": {"reason": "Database error", "statement": "INSERT ...", "orig_
 class _Airflow(http.server.BaseHTTPRequestHandler):
     answers: ClassVar[list[tuple[int, object]]] = []  # of /api/v2, in order; the last one stays
     seen: ClassVar[list[str]] = []
+    errors: ClassVar[list[list[dict[str, str]]]] = []  # of imports, look by look
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -34,10 +36,14 @@ class _Airflow(http.server.BaseHTTPRequestHandler):
         self._answer(201, None)
 
     def do_GET(self) -> None:
-        """A form that offers what was asked for once its file was parsed again, after one more look."""
+        """A form that offers what was asked for once its file was parsed again, after one more look; import errors."""
         self.seen.append(self.path)
+        if "importErrors" in self.path:
+            return self._answer(200, {"import_errors": self.errors.pop(0) if self.errors else []})
+        if self.path.startswith("/api/v2/dags?"):
+            return self._answer(200, {"dags": [{"dag_id": "daily_trade"}]})
         enum = ["old", "new"] if len(self.seen) > 3 else ["old"]
-        self._answer(200, {"file_token": "f.t", "params": {"market": {"schema": {"enum": enum}}}})
+        return self._answer(200, {"file_token": "f.t", "params": {"market": {"schema": {"enum": enum}}}})
 
     def _answer(self, status: int, body: object) -> None:
         text = json.dumps(body).encode()
@@ -94,6 +100,22 @@ def test_a_choice_that_is_missing_is_asked_for_once(api: AirflowApi) -> None:
 def test_a_choice_that_is_there_is_not_asked_for(api: AirflowApi) -> None:
     api.wait_for_choice("train_model", "market", "old")
     assert _Airflow.seen == ["/api/v2/dags/train_model/details"]
+
+
+def test_an_import_error_of_before_a_file_was_mended_is_waited_out(api: AirflowApi) -> None:
+    def error(at: datetime) -> dict[str, str]:
+        return {"filename": "daily_trade.py", "stack_trace": "ImportError: x", "timestamp": at.isoformat()}
+
+    _Airflow.errors = [[error(datetime(2026, 11, 30, tzinfo=UTC))]] * 2
+    api.wait_for_dags(["daily_trade"])
+    assert _Airflow.errors == []
+    _Airflow.errors = [[error(datetime(2026, 11, 30, tzinfo=UTC))], [error(datetime.now(UTC) + timedelta(seconds=1))]]
+    with pytest.raises(AirflowApiError, match=r"daily_trade\.py: ImportError: x"):
+        api.wait_for_dags(["daily_trade"])
+    _Airflow.errors = [[error(datetime(2026, 11, 30, tzinfo=UTC))]] * 3
+    with pytest.raises(AirflowApiError, match="ImportError: x"):
+        api.wait_for_dags(["daily_trade"], within_s=0)  # it stays
+    _Airflow.errors = []
 
 
 def test_airflows_database_is_a_file_of_its_own_unless_another_is_named(

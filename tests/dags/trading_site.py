@@ -172,7 +172,6 @@ class Stage:
         bag = DagBag(dag_folder=str(self.folder / "dags"))
         assert not bag.import_errors, bag.import_errors
         self.dags = {name: bag.get_dag(name) for name in DAGS}
-        self.dags["daily_trade"].deadline = None  # of a run that succeeds `dag.test()` cannot clear it (Airflow 3.3.2)
         for dag in self.dags.values():
             for task in dag.tasks:
                 task.retry_delay = timedelta(0)

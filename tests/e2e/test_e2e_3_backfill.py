@@ -135,6 +135,17 @@ def test_sessions_run_again_make_no_new_order_and_change_no_record(backfills: Ba
     assert backfills.ledger_again == backfills.ledger
 
 
+def test_a_task_that_is_cleared_is_run_again_and_changes_no_record(platform: Platform, backfills: Backfills) -> None:
+    """As the button in the UI does, of a DAG that has a deadline."""
+    run = backfills.trades_again[-1]["dag_run_id"]
+    asked = {"dag_run_id": run, "task_ids": ["settle"], "only_failed": False, "dry_run": False}
+    cleared = platform.api.call("POST", "/dags/daily_trade/clearTaskInstances", json=asked)
+    assert [task["task_id"] for task in cleared["task_instances"]] == ["settle"]
+    assert platform.wait("daily_trade", [run]) == {run: "success"}
+    assert platform.task("daily_trade", run, "settle")["try_number"] == 2
+    assert platform.ledger_state(ACCOUNT)[ACCOUNT] == backfills.ledger
+
+
 def test_a_session_out_of_order_is_refused_and_changes_nothing(platform: Platform, backfills: Backfills) -> None:
     sessions = platform.workspace().sessions
     earlier, skipping = sessions.offset(backfills.sessions[0], -1), sessions.offset(backfills.sessions[-1], 2)
