@@ -172,6 +172,8 @@ class Stage:
         bag = DagBag(dag_folder=str(self.folder / "dags"))
         assert not bag.import_errors, bag.import_errors
         self.dags = {name: bag.get_dag(name) for name in DAGS}
+        # `dag.test()` looks for the deadline of a run that succeeds by an id that only stored DAGs have (Airflow 3.3.2).
+        self.dags["daily_trade"].deadline = None
         for dag in self.dags.values():
             for task in dag.tasks:
                 task.retry_delay = timedelta(0)
